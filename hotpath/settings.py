@@ -1,0 +1,150 @@
+"""Every setting, its default and its reason: read from HOTPATH_* and from command-line flags.
+
+One frozen object is made at a process's start and handed down; nothing else reads the environment.
+"""
+
+import json
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from hotpath.errors import ConfigError
+from hotpath.events import STEP_S
+
+
+def _whole_steps(value: int) -> int:
+    if value % STEP_S:
+        raise ValueError(f"must be a multiple of {STEP_S}, the seconds of a step")
+    return value
+
+
+WindowSeconds = Annotated[int, Field(ge=STEP_S), AfterValidator(_whole_steps)]
+
+
+class Rules(BaseSettings):
+    """The numbers that decide what becomes of a message; the ledger names the set it was written under."""
+
+    model_config = SettingsConfigDict(env_prefix="HOTPATH_", frozen=True, extra="ignore")
+
+    future_max_s: int = Field(60, ge=0, description="seconds an event may be ahead of its append time")
+    late_max_s: int = Field(300, ge=0, description="seconds an event may be behind its log's watermark")
+    bot_page_views_max: int = Field(
+        10, ge=1, le=60_000, description="page views of one user in one second that are kept"
+    )
+    bot_counters: Literal["local", "redis"] = Field(
+        "local", description="redis: share bot counts between workers, for topics not keyed by user_id"
+    )
+    active_users_window_s: WindowSeconds = Field(300, description="window of the active users, seconds")
+    top_pages_window_s: WindowSeconds = Field(900, description="window of the top pages, seconds")
+    sessions_window_s: WindowSeconds = Field(300, description="window of active sessions, seconds")
+
+    def rules(self) -> dict[str, int | str]:
+        """These settings alone, as the table `rules` stores them."""
+        return {name: getattr(self, name) for name in Rules.model_fields}
+
+
+class Settings(Rules):
+    """What every process of the pipeline needs to know."""
+
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka's bootstrap servers, host:port,...")
+    kafka_options: dict[str, str] = Field(
+        default_factory=dict,
+        description="any librdkafka settings, as JSON or key=value: security.protocol=SASL_SSL",
+    )
+    topic: str = Field("events", min_length=1, description="the topic that holds the events")
+    partitioner: Literal["murmur2", "crc32"] = Field(
+        "murmur2",
+        description="how producers map keys to partitions: murmur2 (Java clients, our generator) or crc32",
+    )
+    group: str = Field("hotpath", min_length=1, description="consumer group, under which progress is shown")
+    postgres_dsn: str = Field(
+        "postgresql://127.0.0.1:5432/hotpath", description="Postgres, as a URL or libpq key=value string"
+    )
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis, redis:// or rediss:// or unix://")
+    redis_prefix: str = Field(
+        "hotpath", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="first part of every key in Redis"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+
+
+class PipelineSettings(Settings):
+    """What the supervisor and its workers need beside that."""
+
+    procs: int = Field(2, ge=1, le=1024, description="worker processes")
+    status_host: str = Field("127.0.0.1", description="where /metrics, /healthz and /status are served")
+    status_port: int = Field(9464, ge=0, le=65_535, description="their port; 0 takes any free one")
+    flush_interval_ms: int = Field(
+        200, ge=1, le=60_000, description="longest time an event waits for its block to be flushed"
+    )
+    block_rows_max: int = Field(
+        32_768,
+        ge=1,
+        le=1_000_000,
+        description="events of a block, one Postgres transaction; more is hardly faster, and waits longer",
+    )
+    block_arena_mib: int = Field(8, ge=1, le=1024, description="MiB for the strings of a block")
+    ring_slots: int = Field(6, ge=2, le=1024, description="blocks of a worker's ring")
+    chunk_rows_max: int = Field(
+        2_000, ge=1, le=100_000, description="messages decoded at once; more fall out of the CPU's L2 cache"
+    )
+    quarantine_rows_max: int = Field(
+        1_000, ge=0, description="quarantine rows stored per flush and class; all are counted all the same"
+    )
+    hang_deadline_s: float = Field(30, gt=0, description="a worker without a heartbeat so long is killed")
+    drain_deadline_s: float = Field(20, gt=0, description="time to flush and commit after SIGTERM")
+    restart_backoff_max_s: float = Field(30, gt=0, description="longest pause before a worker is restarted")
+    statement_timeout_s: float = Field(
+        20, gt=0, description="longest a Postgres statement may take; must be below the hang deadline"
+    )
+    redis_timeout_s: float = Field(1.0, gt=0, description="longest wait for a reply of Redis")
+    maintenance_interval_s: float = Field(
+        10, gt=0, description="pause between looks at time partitions, index summaries and retention"
+    )
+    retention_events_days: int = Field(30, ge=1, description="days that events are kept")
+    retention_late_days: int = Field(30, ge=1, description="days that late events are kept")
+    retention_quarantine_days: int = Field(7, ge=1, description="days that quarantine rows are kept")
+    retention_bot_activity_days: int = Field(30, ge=1, description="days that bot activity is kept")
+    retention_ledger_days: int = Field(
+        7, ge=1, description="days after which ledger rows are merged by the hour"
+    )
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def load(kind: type[AnySettings], arguments: list[str], program: str) -> AnySettings:
+    """Settings of `kind` from flags (a setting's name in kebab case) over HOTPATH_* over the defaults.
+
+    `--help` lists them all and exits. Raises ConfigError, which names the first setting at fault.
+    """
+    try:
+        return kind(
+            _cli_parse_args=arguments,
+            _cli_prog_name=program,
+            _cli_kebab_case=True,
+            _cli_show_env_vars=True,
+            _cli_exit_on_error=False,
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = str(fault["loc"][0]) if fault["loc"] else "settings"
+        given = fault["input"]
+        raise ConfigError(
+            f"{flag(name)} (or HOTPATH_{name.upper()}): {fault['msg']}, not {given!r}; see {program} --help"
+        ) from None
+    except SettingsError as error:
+        raise ConfigError(f"{error}; see {program} --help") from None
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def environment(settings: BaseSettings) -> dict[str, str]:
+    """The HOTPATH_* variables from which `load` makes an equal object: how settings reach a child process."""
+    return {
+        f"HOTPATH_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in settings.model_dump(mode="json").items()
+    }
