@@ -77,7 +77,10 @@ LOG_STATUS_DTYPE = np.dtype(
         ("consumed", np.int64),  # next offset to consume
         ("watermark_s", np.int64),
         ("log_end", np.int64),  # the log's end when last heard of
-        ("ended_at_us", np.int64),  # last moment seen at its end with nothing newer; 0 while behind
+        # The last moment at which the log was seen to hold nothing at or after `ended_offset`. The writer stores
+        # the offset first, a reader reads the moment first: it may see an old moment, never a false one.
+        ("ended_at_us", np.int64),
+        ("ended_offset", np.int64),
         # Postgres sink's thread
         ("committed", np.int64),  # Postgres's next_offset
         # Redis sink's thread
