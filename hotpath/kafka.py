@@ -59,7 +59,9 @@ def _why(settings: Settings, error: KafkaException) -> str:
     return f"Kafka at {settings.kafka_bootstrap}: {reason.str()}; is it running, and is HOTPATH_KAFKA_BOOTSTRAP right?"
 
 
-def log_ranges(settings: Settings, partitions: list[int], timeout_s: float = 10) -> dict[int, tuple[int, int]]:
+def log_ranges(
+    settings: Settings, partitions: list[int], timeout_s: float = 10
+) -> dict[int, tuple[int, int]]:
     """Per partition the first offset that is still kept and the one after the last. Raises Unavailable."""
     admin = admin_client(settings)
     ends = []
@@ -71,6 +73,8 @@ def log_ranges(settings: Settings, partitions: list[int], timeout_s: float = 10)
         except KafkaException as error:
             raise Unavailable(_why(settings, error)) from None
         except TimeoutError:
-            raise Unavailable(f"Kafka at {settings.kafka_bootstrap} did not answer in {timeout_s:g} s") from None
+            raise Unavailable(
+                f"Kafka at {settings.kafka_bootstrap} did not answer in {timeout_s:g} s"
+            ) from None
     first, after_last = ends
     return {partition: (first[partition], after_last[partition]) for partition in partitions}

@@ -54,7 +54,12 @@ class Source:
     """Consumes the given logs from the offsets that Postgres holds for them."""
 
     def __init__(
-        self, settings: PipelineSettings, topic: str, handles: list[LogHandle], status: np.ndarray, page: np.void
+        self,
+        settings: PipelineSettings,
+        topic: str,
+        handles: list[LogHandle],
+        status: np.ndarray,
+        page: np.void,
     ) -> None:
         """`status` (LOG_STATUS_DTYPE) has a row per handle; `page` is the control page. Raises Unavailable."""
         self._topic = topic
@@ -98,7 +103,7 @@ class Source:
         messages = self._consumer.consume(messages_max, timeout_s)
         if not messages:
             return None
-        if any([message.error() for message in messages]):
+        if any(map(Message.error, messages)):
             messages = [message for message in messages if self._is_message(message)]
             if not messages:
                 return None
@@ -107,13 +112,17 @@ class Source:
     def _chunk(self, messages: list[Message]) -> Chunk:
         count = len(messages)
         index_of = self._index_of
-        log_indexes = np.fromiter([index_of[m.partition()] for m in messages], np.int16, count)
+        log_indexes = np.fromiter(
+            map(index_of.__getitem__, map(Message.partition, messages)), np.int16, count
+        )
         if np.any(log_indexes[1:] < log_indexes[:-1]):
             order = np.argsort(log_indexes, kind="stable")
             log_indexes = log_indexes[order]
             messages = [messages[i] for i in order.tolist()]
-        offsets = np.fromiter([m.offset() for m in messages], np.int64, count)
-        chunk = Chunk([m.value() for m in messages], log_indexes, offsets, _append_times(messages), messages[0])
+        offsets = np.fromiter(map(Message.offset, messages), np.int64, count)
+        chunk = Chunk(
+            [m.value() for m in messages], log_indexes, offsets, _append_times(messages), messages[0]
+        )
         lasts = np.flatnonzero(np.append(log_indexes[1:] != log_indexes[:-1], True))
         touched = log_indexes[lasts]
         self._at_end[touched] = False
@@ -199,7 +208,7 @@ class Source:
 
 def _append_times(messages: list[Message]) -> np.ndarray:
     """Microseconds since 1970 at which each message was appended: int64[n]."""
-    stamps = [message.timestamp() for message in messages]
+    stamps = map(Message.timestamp, messages)
     now_ms = time.time_ns() // 1_000_000
     times_ms = [stamp if kind == TIMESTAMP_LOG_APPEND_TIME else now_ms for kind, stamp in stamps]
-    return np.fromiter(times_ms, np.int64, len(times_ms)) * 1_000
+    return np.fromiter(times_ms, np.int64, len(messages)) * 1_000

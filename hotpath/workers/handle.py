@@ -1,0 +1,88 @@
+"""A worker process as its supervisor holds it: started, watched, ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from hotpath.settings import PipelineSettings, environment
+from hotpath.shm.control import Control, WorkerState
+from hotpath.shm.segment import Segment
+from hotpath.workers.layout import segment_bytes
+
+STARTING_DEADLINE_S = 60
+"""Time for a fresh interpreter to reach Kafka and Postgres and to take its logs over."""
+
+
+class WorkerProcess:
+    """One life of a worker. Owns the process, the write end of its life line, and a view of its control page."""
+
+    def __init__(self, settings: PipelineSettings, index: int, logs_max: int) -> None:
+        """Start a fresh interpreter, never a fork: Kafka's client does not survive one."""
+        self.index = index
+        self.logs_max = logs_max
+        self.started_at = time.monotonic()
+        self._hang_deadline_s = settings.hang_deadline_s
+        nbytes = segment_bytes(settings, logs_max)
+        segment = Segment.create(f"hotpath-worker-{index}", nbytes, map_bytes=Control.nbytes(logs_max))
+        self.control = Control(segment.buffer, logs_max)
+        life_line, self._life_line = os.pipe()
+        command = [sys.executable, "-m", "hotpath.workers.process"]
+        command += [f"--index={index}", f"--logs-max={logs_max}", f"--supervisor-fd={life_line}"]
+        command += [f"--segment-fd={segment.fd}", f"--segment-bytes={nbytes}"]
+        # A fixed hash seed would let anyone who knows it forge users that share a bot count.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
+        self._process = subprocess.Popen(
+            command,
+            pass_fds=(life_line, segment.fd),
+            env=inherited | environment(settings),
+            stdin=subprocess.DEVNULL,
+        )
+        os.close(life_line)
+        segment.close_descriptor()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def state(self) -> WorkerState:
+        return WorkerState(int(self.control.page["state"]))
+
+    @property
+    def uptime_s(self) -> float:
+        return time.monotonic() - self.started_at
+
+    @property
+    def was_running(self) -> bool:
+        """Whether this life ever got past its start."""
+        return self.state is not WorkerState.STARTING
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self._process.poll()
+
+    def heartbeat_age_s(self) -> float:
+        """Seconds since the slowest of the worker's loops last said that it goes round."""
+        page = self.control.page
+        beats = [int(page[f"{loop}_heartbeat_ns"]) for loop in ("source", "postgres", "redis")]
+        return max(0.0, (time.monotonic_ns() - min(beats)) / 1e9) if all(beats) else self.uptime_s
+
+    def hangs(self) -> bool:
+        """Whether it has been silent past its deadline."""
+        deadline = self._hang_deadline_s if self.was_running else STARTING_DEADLINE_S
+        return self.heartbeat_age_s() > deadline
+
+    def terminate(self) -> None:
+        """Ask it to drain."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+
+    def release(self) -> None:
+        """Give up what was held for a process that has ended."""
+        os.close(self._life_line)

@@ -1,0 +1,253 @@
+"""The worker's loop: the one place that knows the order of the stages.
+
+Three threads, one direction::
+
+    main            source ► classify ► block          publish when full, or when due and the sink is idle
+    Postgres sink   block ► one transaction            then release it
+    Redis sink      committed block ► views            then release it; detached while Redis is away
+
+The main thread (this module) owns the source, the open block, positions and watermarks; each sink's thread (see
+sink_threads) owns its connection. They meet in the ring and in the control page, nowhere else. Whatever goes wrong
+beyond what a sink retries by itself ends the process: it starts again from what Postgres holds.
+"""
+
+import gc
+import logging
+import time
+
+import numpy as np
+import orjson
+
+from hotpath.events import MESSAGE_BYTES_MAX, PAYLOAD_KEPT_BYTES
+from hotpath.partitioner import partition_for
+from hotpath.settings import PipelineSettings
+from hotpath.shm.block import Block
+from hotpath.shm.control import STAGES, Control, WorkerState
+from hotpath.shm.ring import Ring
+from hotpath.workers.classify import Classifier
+from hotpath.workers.logs import LogHandle
+from hotpath.workers.sink_threads import IDLE_WAIT_S, SinkThreads
+from hotpath.workers.source import Chunk, Source
+
+log = logging.getLogger(__name__)
+
+PAUSE_AFTER_S = 0.5
+"""A full ring is waited for so long before fetching is paused: pausing throws away what was fetched ahead."""
+REPORT_INTERVAL_S = 1.0
+
+CONSUME, DECODE, BOTS = (STAGES.index(stage) for stage in ("consume", "decode", "bots"))
+
+
+class Stopping(Exception):
+    """The worker was asked to stop while it waited for room; what it held is read again by its successor."""
+
+
+class Pipeline:
+    """Moves the messages of the worker's logs into blocks until `stop` is called."""
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        handles: list[LogHandle],
+        partitions: int,
+        source: Source,
+        classifier: Classifier,
+        ring: Ring,
+        control: Control,
+        sinks: SinkThreads,
+    ) -> None:
+        self._settings = settings
+        self._partitions = partitions
+        self._source = source
+        self._classifier = classifier
+        self._ring = ring
+        self._page = control.page
+        self._status = control.logs
+        self._sinks = sinks
+        self._log_ids = np.array([handle.log_id for handle in handles], np.int64)
+        self._epochs = np.array([handle.epoch for handle in handles], np.int64)
+        self._positions = np.array([handle.next_offset for handle in handles], np.int64)
+        self._watermarks_s = np.array([handle.watermark_s for handle in handles], np.int64)
+        self._block: Block | None = None
+        self._opened_at = 0.0
+        self._held: list[Chunk] = []
+        self._stop = False
+        self._report_at = 0.0
+
+    def stop(self) -> None:
+        """Ask the loop to end after the chunk in hand. Safe in a signal handler."""
+        self._stop = True
+
+    def run(self) -> None:
+        """Work until `stop`, then hand over what is complete and wait for the sinks, at most the drain deadline.
+
+        Raises whatever ended a sink, and TimeoutError when the deadline passes first.
+        """
+        # Decoding makes thousands of short-lived dictionaries and no cycles; the collector would walk them all.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._sinks.start()
+        self._page["state"] = WorkerState.RUNNING
+        try:
+            while not self._stop:
+                self._turn()
+        except Stopping:
+            pass
+        self._page["state"] = WorkerState.DRAINING
+        self._publish()
+        self._sinks.drain(self._settings.drain_deadline_s, self._heartbeat)
+        self._report()
+
+    def _turn(self) -> None:
+        self._heartbeat()
+        self._sinks.check()
+        started = time.thread_time_ns()
+        chunk = self._poll(IDLE_WAIT_S if self._block is None else self._time_to_publish())
+        self._page["stage_cpu_ns"][CONSUME] += time.thread_time_ns() - started
+        if chunk is not None:
+            self._check_routing(chunk)
+            self._take(chunk, 0, len(chunk))
+        if (
+            self._block is not None
+            and self._time_to_publish() == 0
+            and self._ring.published == self._ring.committed
+        ):
+            self._publish()
+        if time.monotonic() >= self._report_at:
+            self._report()
+
+    def _poll(self, timeout_s: float) -> Chunk | None:
+        if self._held:
+            return self._held.pop(0)
+        return self._source.poll(self._settings.chunk_rows_max, timeout_s)
+
+    def _time_to_publish(self) -> float:
+        """Seconds until the open block is due, no more than an idle loop may sleep."""
+        due_at = self._opened_at + self._settings.flush_interval_ms / 1_000
+        return min(max(due_at - time.monotonic(), 0.0), IDLE_WAIT_S)
+
+    def _take(self, chunk: Chunk, start: int, stop: int) -> None:
+        """Append messages [start, stop) of a chunk to blocks, halving it where a block is too small for it."""
+        values = chunk.values[start:stop] if stop - start < len(chunk) else chunk.values
+        message_bytes = _arena_bytes(values)
+        block = self._open()
+        if block.rows and not block.fits(len(values), message_bytes):
+            self._publish()
+            block = self._open()
+        if block.fits(len(values), message_bytes):
+            self._append(block, chunk, start, stop, values)
+        else:
+            middle = (start + stop) // 2
+            self._take(chunk, start, middle)
+            self._take(chunk, middle, stop)
+
+    def _append(self, block: Block, chunk: Chunk, start: int, stop: int, values: list[bytes | None]) -> None:
+        log_indexes, offsets = chunk.log_indexes[start:stop], chunk.offsets[start:stop]
+        rows = slice(block.rows, block.rows + stop - start)
+        block.log_indexes[rows] = log_indexes
+        block.offsets[rows] = offsets
+        decode_ns, bots_ns = self._classifier.classify(
+            block, values, chunk.append_times_us[start:stop], self._watermarks_s
+        )
+        lasts = np.flatnonzero(np.append(log_indexes[1:] != log_indexes[:-1], True))
+        touched = log_indexes[lasts]
+        self._positions[touched] = offsets[lasts] + 1
+        block.logs["next_offset"][touched] = self._positions[touched]
+        self._status["watermark_s"][touched] = self._watermarks_s[touched]
+        page = self._page
+        page["stage_cpu_ns"][DECODE] += decode_ns
+        page["stage_cpu_ns"][BOTS] += bots_ns
+        page["received"] += stop - start
+
+    def _open(self) -> Block:
+        """The open block; a new one when there is none, waiting while the ring is full."""
+        if self._block is None:
+            block = self._ring.claim()
+            if block is None:
+                block = self._wait_for_slot()
+            count = len(self._log_ids)
+            block.log_count = count
+            logs = block.logs[:count]
+            logs["log_id"] = self._log_ids
+            logs["epoch"] = self._epochs
+            logs["first_offset"] = self._positions
+            logs["next_offset"] = self._positions
+            logs["watermark_s"] = self._watermarks_s
+            logs["received"] = 0
+            logs["counts"] = 0
+            block.opened_at_us = time.time_ns() // 1_000
+            self._opened_at = time.monotonic()
+            self._block = block
+        return self._block
+
+    def _wait_for_slot(self) -> Block:
+        """Back-pressure: wait for the sinks; after a while pause fetching, and keep serving Kafka's client."""
+        self._page["back_pressure"] += 1
+        pause_at = time.monotonic() + PAUSE_AFTER_S
+        paused = False
+        try:
+            while (block := self._ring.claim()) is None:
+                self._heartbeat()
+                self._sinks.check()
+                if self._stop:
+                    raise Stopping
+                if not paused and time.monotonic() >= pause_at:
+                    self._source.pause()
+                    self._page["state"] = WorkerState.PAUSED
+                    paused = True
+                if paused and (chunk := self._source.poll(1, 0)) is not None:
+                    self._held.append(chunk)  # fetched before the pause took hold
+                self._sinks.wait_for_release(IDLE_WAIT_S)
+        finally:
+            if paused:
+                self._source.resume()
+                self._page["state"] = WorkerState.RUNNING
+        return block
+
+    def _publish(self) -> None:
+        block, self._block = self._block, None
+        if block is not None and block.rows:
+            self._page["classes"] += block.logs["counts"][: block.log_count].sum(axis=0)
+            self._ring.publish()
+            self._sinks.wake()
+
+    def _heartbeat(self) -> None:
+        self._page["source_heartbeat_ns"] = time.monotonic_ns()
+
+    def _report(self) -> None:
+        """Once a second: what is not worth telling, or doing, more often."""
+        self._report_at = time.monotonic() + REPORT_INTERVAL_S
+        self._classifier.forget(self._watermarks_s)
+        self._page["bot_counts_bytes"] = self._classifier.nbytes
+        self._source.report_committed()
+        gc.collect(1)
+
+    def _check_routing(self, chunk: Chunk) -> None:
+        """Look at one message of a chunk: is it keyed by its user, and in its key's partition?"""
+        sample = chunk.sample
+        try:
+            user_id = orjson.loads(sample.value())["user_id"].encode()
+        except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError, UnicodeEncodeError):
+            return  # no event, so nothing is promised of its key
+        page, key = self._page, sample.key()
+        page["routing_sampled"] += 1
+        if key != user_id:
+            page["routing_wrong_key"] += 1
+        elif partition_for(key, self._partitions, self._settings.partitioner) != sample.partition():
+            page["routing_wrong_partition"] += 1
+
+
+def _arena_bytes(values: list[bytes | None]) -> int:
+    """Bytes of the messages as far as a block may have to keep them."""
+    try:
+        total = sum(map(len, values))
+    except TypeError:  # a null value
+        total = sum(len(value) for value in values if value is not None)
+    if total > MESSAGE_BYTES_MAX:
+        total = sum(
+            len(value) if len(value) <= MESSAGE_BYTES_MAX else PAYLOAD_KEPT_BYTES
+            for value in values
+            if value is not None
+        )
+    return total

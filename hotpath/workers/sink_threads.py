@@ -1,0 +1,146 @@
+"""The two sinks, each in a thread of its own: Postgres first, then Redis.
+
+Each thread owns its sink's connection and its cursor of the ring. An error that a sink does not retry by itself ends
+its thread; `check` raises it in the main thread, which ends the process.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from hotpath.shm.block import Block
+from hotpath.shm.control import STAGES, Control
+from hotpath.shm.ring import Ring
+from hotpath.workers.postgres_sink import PostgresSink
+from hotpath.workers.redis_sink import RedisSink
+
+IDLE_WAIT_S = 0.05
+"""How long a loop sleeps when it has nothing to do: signals and heartbeats are served at least so often."""
+TICK_INTERVAL_S = 1.0
+
+POSTGRES, REDIS = STAGES.index("postgres"), STAGES.index("redis")
+
+
+class SinkThreads:
+    """Runs the sinks over a ring."""
+
+    def __init__(self, ring: Ring, control: Control, postgres: PostgresSink, redis: RedisSink) -> None:
+        self._ring = ring
+        self._page = control.page
+        self._status = control.logs
+        self._postgres = postgres
+        self._redis = redis
+        self._published = threading.Event()
+        self._committed = threading.Event()
+        self._released = threading.Event()
+        self._no_more_blocks = threading.Event()
+        self._errors: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
+            for name, loop in (("postgres-sink", self._commit_blocks), ("redis-sink", self._apply_blocks))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """A block was published."""
+        self._published.set()
+
+    def wait_for_release(self, timeout_s: float) -> None:
+        """Wait until a slot may be free."""
+        self._released.wait(timeout_s)
+        self._released.clear()
+
+    def check(self) -> None:
+        """Raise the error that ended a sink, if one did."""
+        if self._errors:
+            raise self._errors[0]
+
+    def drain(self, deadline_s: float, heartbeat: Callable[[], None]) -> None:
+        """Wait until every published block is committed, and applied if Redis is there.
+
+        Raises the error that ended a sink, and TimeoutError when `deadline_s` passes first.
+        """
+        self._no_more_blocks.set()
+        self._published.set()
+        deadline = time.monotonic() + deadline_s
+        for thread in self._threads:
+            while thread.is_alive():
+                heartbeat()
+                self.check()
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"the {thread.name} did not finish within {deadline_s:g} s")
+                thread.join(IDLE_WAIT_S)
+        self.check()
+
+    def _guard(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            self._released.set()
+
+    def _commit_blocks(self) -> None:
+        page, ring = self._page, self._ring
+        while True:
+            page["postgres_heartbeat_ns"] = time.monotonic_ns()
+            last = self._no_more_blocks.is_set()  # read before the ring, so that no block slips between
+            block = ring.to_commit()
+            if block is not None:
+                self._commit(block)
+            elif last:
+                return
+            else:
+                self._published.wait(IDLE_WAIT_S)
+                self._published.clear()
+
+    def _commit(self, block: Block) -> None:
+        page = self._page
+        started = time.monotonic_ns()
+        self._postgres.flush(block)
+        self._status["committed"] = block.logs["next_offset"][: block.log_count]
+        page["flush_last_ns"] = time.monotonic_ns() - started
+        page["flush_ns"] += page["flush_last_ns"]
+        page["blocks_committed"] += 1
+        page["rows_committed"] += block.rows
+        page["stage_cpu_ns"][POSTGRES] = time.thread_time_ns()
+        self._ring.release_committed()
+        self._committed.set()
+        self._released.set()
+
+    def _apply_blocks(self) -> None:
+        page, ring = self._page, self._ring
+        tick_at = 0.0
+        while True:
+            page["redis_heartbeat_ns"] = time.monotonic_ns()
+            last = not self._threads[0].is_alive()
+            if time.monotonic() >= tick_at or last:
+                tick_at = time.monotonic() + TICK_INTERVAL_S
+                self._tick()
+            block = ring.to_apply()
+            if block is not None:
+                self._apply(block)
+            elif last:
+                return
+            else:
+                self._committed.wait(IDLE_WAIT_S)
+                self._committed.clear()
+
+    def _apply(self, block: Block) -> None:
+        if self._redis.apply(block):
+            self._ring.release_applied()
+        else:
+            self._ring.detach()
+            self._page["redis_away"] = 1
+        self._page["stage_cpu_ns"][REDIS] = time.thread_time_ns()
+        self._released.set()
+
+    def _tick(self) -> None:
+        """Once a second, traffic or not: publish how far the logs are, trim, heal, find Redis again."""
+        here = self._redis.tick(time.time_ns() // 1_000)
+        self._page["redis_away"] = 0 if here else 1
+        if here and self._ring.detached:
+            self._ring.attach()
