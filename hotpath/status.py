@@ -9,14 +9,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import orjson
 import psutil
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,10 +21,11 @@ from starlette.routing import Route
 
 from hotpath.errors import ConfigError
 from hotpath.events import EventClass
+from hotpath.metrics import WorkerMetrics
 from hotpath.settings import PipelineSettings
 from hotpath.shm.control import STAGES
 from hotpath.shm.ring import APPLIED, COMMITTED, DETACHED, PUBLISHED
-from hotpath.workers.handle import WorkerProcess
+from hotpath.workers.handle import Seat, WorkerProcess
 
 RATE_OVER_S = 5.0
 """Rates are means over so many seconds: a flush interval is not to be seen in them."""
@@ -53,7 +51,7 @@ class Rates:
         return (received - before) / (now - since) if now - since > 0.1 else 0.0
 
 
-def worker_status(seat, rates: Rates) -> dict[str, object]:
+def worker_status(seat: Seat, rates: Rates) -> dict[str, object]:
     """One worker as JSON: counters since its start, times in seconds, lag in messages."""
     worker = seat.worker
     base = {"worker": seat.index, "restarts": seat.restarts}
@@ -121,83 +119,16 @@ def _process(pid: int) -> dict[str, object]:
     return {"cpu_s": times.user + times.system, "rss_bytes": memory.rss}
 
 
-def healthy(seat) -> bool:
-    """Whether a worker is there and moves."""
-    return seat.worker is not None and seat.worker.was_running and not seat.worker.hangs()
-
-
-class _WorkerMetrics(Collector):
-    """The control pages as Prometheus metrics."""
-
-    def __init__(self, seats: list) -> None:
-        self._seats = seats
-
-    def collect(self) -> Iterator[Metric]:
-        messages = CounterMetricFamily("hotpath_messages", "messages by class", labels=["worker", "class"])
-        lag = GaugeMetricFamily("hotpath_lag_messages", "messages not yet in Postgres", labels=["partition"])
-        redis_lag = GaugeMetricFamily(
-            "hotpath_redis_lag_messages", "committed, not yet in Redis", labels=["partition"]
-        )
-        watermark = GaugeMetricFamily(
-            "hotpath_watermark_seconds", "greatest event second", labels=["partition"]
-        )
-        restarts = CounterMetricFamily("hotpath_worker_restarts", "restarts", labels=["worker"])
-        up = GaugeMetricFamily("hotpath_worker_up", "1 while the worker moves", labels=["worker"])
-        cpu = CounterMetricFamily("hotpath_stage_cpu_seconds", "CPU by stage", labels=["worker", "stage"])
-        flushes = CounterMetricFamily("hotpath_flushes", "Postgres transactions", labels=["worker"])
-        flush_time = CounterMetricFamily("hotpath_flush_seconds", "time in flushes", labels=["worker"])
-        ring = GaugeMetricFamily("hotpath_ring_blocks", "blocks waiting in the ring", labels=["worker"])
-        plain = {
-            name: (family("hotpath_" + name, text, labels=["worker"]))
-            for name, family, text in (
-                ("back_pressure", CounterMetricFamily, "times the ring was full"),
-                ("postgres_retries", CounterMetricFamily, "flushes tried again"),
-                ("redis_heals", CounterMetricFamily, "gaps filled and views rebuilt"),
-                ("kafka_errors", CounterMetricFamily, "errors of the Kafka client"),
-                ("redis_away", GaugeMetricFamily, "1 while Redis does not answer"),
-                ("kafka_down", GaugeMetricFamily, "1 while no broker answers"),
-                ("bot_counts_bytes", GaugeMetricFamily, "memory of the bot counts"),
-                ("routing_sampled", CounterMetricFamily, "messages whose key was checked"),
-                ("routing_wrong_key", CounterMetricFamily, "of these, not keyed by user_id"),
-                ("routing_wrong_partition", CounterMetricFamily, "of these, not in their key's partition"),
-            )
-        }
-        for seat in self._seats:
-            label = str(seat.index)
-            restarts.add_metric([label], seat.restarts)
-            up.add_metric([label], healthy(seat))
-            worker = seat.worker
-            if worker is None:
-                continue
-            page, cursors = worker.control.page, worker.control.page["cursors"]
-            for event_class in EventClass:
-                messages.add_metric([label, event_class.label], int(page["classes"][event_class]))
-            for row in worker.control.logs:
-                partition = [str(row["partition"])]
-                lag.add_metric(partition, max(0, int(row["log_end"] - row["committed"])))
-                redis_lag.add_metric(partition, max(0, int(row["committed"] - row["applied"])))
-                watermark.add_metric(partition, int(row["watermark_s"]))
-            for i, stage in enumerate(STAGES):
-                cpu.add_metric([label, stage], int(page["stage_cpu_ns"][i]) / 1e9)
-            flushes.add_metric([label], int(page["blocks_committed"]))
-            flush_time.add_metric([label], int(page["flush_ns"]) / 1e9)
-            ring.add_metric([label], int(cursors[PUBLISHED] - min(cursors[COMMITTED], cursors[APPLIED])))
-            for name, family in plain.items():
-                family.add_metric([label], int(page[name]))
-        yield from (messages, lag, redis_lag, watermark, restarts, up, cpu, flushes, flush_time, ring)
-        yield from plain.values()
-
-
-def _application(seats: list) -> Starlette:
+def _application(seats: list[Seat]) -> Starlette:
     registry = CollectorRegistry()
-    registry.register(_WorkerMetrics(seats))
+    registry.register(WorkerMetrics(seats))
     rates = Rates()
 
     def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def healthz(request: Request) -> Response:
-        ill = [seat.index for seat in seats if not healthy(seat)]
+        ill = [seat.index for seat in seats if not seat.healthy]
         body = orjson.dumps({"healthy": not ill, "workers_down": ill})
         return Response(body, 503 if ill else 200, media_type="application/json")
 
@@ -214,7 +145,7 @@ def _application(seats: list) -> Starlette:
 class StatusServer:
     """Serves the status of `seats` in a thread, while its `with` block lasts."""
 
-    def __init__(self, settings: PipelineSettings, seats: list) -> None:
+    def __init__(self, settings: PipelineSettings, seats: list[Seat]) -> None:
         """Raises ConfigError when the address is taken."""
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

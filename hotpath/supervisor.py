@@ -13,39 +13,25 @@ import threading
 import time
 
 from hotpath.console import configure_logging, exit_code_of
-from hotpath.errors import Fenced, HotpathError, LogLost, WorkersFailed
+from hotpath.errors import Fenced, LogLost, WorkersFailed
 from hotpath.kafka import describe_topic
 from hotpath.maintenance import Maintenance
 from hotpath.preflight import check_servers
 from hotpath.settings import PipelineSettings, load
 from hotpath.status import StatusServer
-from hotpath.workers.handle import WorkerProcess
+from hotpath.workers.handle import RESTART_BACKOFF_S, Seat, WorkerProcess
 from hotpath.workers.process import pinned_partitions
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "python -m hotpath.supervisor"
 LOOP_INTERVAL_S = 0.1
-RESTART_BACKOFF_S = 0.1
-"""The pause before the first restart; it doubles with each, and starts anew after a life of STABLE_AFTER_S."""
 STABLE_AFTER_S = 30.0
+"""A life of so long is no failure to start: the next restart is quick again."""
 START_ATTEMPTS = 5
 """Lives in a row that may end before a worker's first turn, until the supervisor gives up."""
 NOT_RESTARTED = {error.exit_code: error for error in (Fenced, LogLost)}
 """Exit codes after which a restart could only do harm: another owner holds the logs, or they are gone."""
-
-
-class Seat:
-    """The place of worker `index`: its present life, and what is remembered of the ones before."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.worker: WorkerProcess | None = None
-        self.restarts = 0
-        self.failed_starts = 0
-        self.backoff_s = RESTART_BACKOFF_S
-        self.start_at = 0.0
-        self.given_up: type[HotpathError] | None = None
 
 
 class Supervisor:

@@ -1,4 +1,4 @@
-"""A worker process as its supervisor holds it: started, watched, ended."""
+"""A worker as its supervisor holds it: a seat, and in it one life of the process after the other."""
 
 import os
 import signal
@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 
+from hotpath.errors import HotpathError
 from hotpath.settings import PipelineSettings, environment
 from hotpath.shm.control import Control, WorkerState
 from hotpath.shm.segment import Segment
 from hotpath.workers.layout import segment_bytes
 
+RESTART_BACKOFF_S = 0.1
+"""The pause before the first restart; it doubles with each, up to a setting."""
 STARTING_DEADLINE_S = 60
 """Time for a fresh interpreter to reach Kafka and Postgres and to take its logs over."""
 
@@ -86,3 +89,22 @@ class WorkerProcess:
     def release(self) -> None:
         """Give up what was held for a process that has ended."""
         os.close(self._life_line)
+
+
+class Seat:
+    """The place of worker `index`: its present life, and what is remembered of the ones before."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.worker: WorkerProcess | None = None
+        self.restarts = 0
+        self.failed_starts = 0
+        self.backoff_s = RESTART_BACKOFF_S
+        self.start_at = 0.0  # time.monotonic()
+        self.given_up: type[HotpathError] | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a worker is there and moves."""
+        worker = self.worker
+        return worker is not None and worker.was_running and not worker.hangs()
