@@ -23,14 +23,8 @@ class WorkerState(IntEnum):
     STOPPED = 4
 
 
-STAGES = (
-    "consume",
-    "decode",
-    "bots",
-    "postgres",
-    "redis",
-)
-"""What CPU time is accounted to: `decode` includes validation and sealing; the last two are the sinks' threads."""
+STAGES = ("consume", "classify", "seal", "postgres", "redis")
+"""What CPU time is accounted to; the last two are the sinks' threads as a whole."""
 
 CONTROL_DTYPE = np.dtype(
     [

@@ -6,7 +6,7 @@ Three threads, one direction::
     Postgres sink   block ► one transaction            then release it
     Redis sink      committed block ► views            then release it; detached while Redis is away
 
-The main thread (this module) owns the source, the open block, positions and watermarks; each sink's thread (see
+The main thread (this module) owns the source, the open block, positions, watermarks and bot counts; each sink's thread (see
 sink_threads) owns its connection. They meet in the ring and in the control page, nowhere else. Whatever goes wrong
 beyond what a sink retries by itself ends the process: it starts again from what Postgres holds.
 """
@@ -24,7 +24,9 @@ from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.shm.control import STAGES, Control, WorkerState
 from hotpath.shm.ring import Ring
-from hotpath.workers.classify import Classifier
+from hotpath.workers.bots import BotCounts, Recall
+from hotpath.workers.classify import classify_chunk, payload_room
+from hotpath.workers.copy_format import seal_rows
 from hotpath.workers.logs import LogHandle
 from hotpath.workers.sink_threads import IDLE_WAIT_S, SinkThreads
 from hotpath.workers.source import Chunk, Source
@@ -35,7 +37,7 @@ PAUSE_AFTER_S = 0.5
 """A full ring is waited for so long before fetching is paused: pausing throws away what was fetched ahead."""
 REPORT_INTERVAL_S = 1.0
 
-CONSUME, DECODE, BOTS = (STAGES.index(stage) for stage in ("consume", "decode", "bots"))
+CONSUME, CLASSIFY, SEAL = (STAGES.index(stage) for stage in ("consume", "classify", "seal"))
 
 
 class Stopping(Exception):
@@ -51,7 +53,7 @@ class Pipeline:
         handles: list[LogHandle],
         partitions: int,
         source: Source,
-        classifier: Classifier,
+        recall: Recall,
         ring: Ring,
         control: Control,
         sinks: SinkThreads,
@@ -59,7 +61,7 @@ class Pipeline:
         self._settings = settings
         self._partitions = partitions
         self._source = source
-        self._classifier = classifier
+        self._recall = recall
         self._ring = ring
         self._page = control.page
         self._status = control.logs
@@ -68,7 +70,12 @@ class Pipeline:
         self._epochs = np.array([handle.epoch for handle in handles], np.int64)
         self._positions = np.array([handle.next_offset for handle in handles], np.int64)
         self._watermarks_s = np.array([handle.watermark_s for handle in handles], np.int64)
+        self._bot_counts = [
+            BotCounts(settings.bot_page_views_max, settings.late_max_s, handle.watermark_s)
+            for handle in handles
+        ]
         self._block: Block | None = None
+        self._payload_room = payload_room(0)
         self._opened_at = 0.0
         self._held: list[Chunk] = []
         self._stop = False
@@ -144,21 +151,29 @@ class Pipeline:
 
     def _append(self, block: Block, chunk: Chunk, start: int, stop: int, values: list[bytes | None]) -> None:
         log_indexes, offsets = chunk.log_indexes[start:stop], chunk.offsets[start:stop]
-        rows = slice(block.rows, block.rows + stop - start)
-        block.log_indexes[rows] = log_indexes
-        block.offsets[rows] = offsets
-        decode_ns, bots_ns = self._classifier.classify(
-            block, values, chunk.append_times_us[start:stop], self._watermarks_s
+        began = time.thread_time_ns()
+        rows = classify_chunk(
+            values,
+            log_indexes,
+            offsets,
+            chunk.append_times_us[start:stop],
+            block=block,
+            rules=self._settings,
+            counts=self._bot_counts,
+            room=self._payload_room,
+            recall=self._recall,
         )
+        classified = time.thread_time_ns()
+        seal_rows(block, rows)
+        self._page["stage_cpu_ns"][CLASSIFY] += classified - began
+        self._page["stage_cpu_ns"][SEAL] += time.thread_time_ns() - classified
+        self._page["received"] += stop - start
         lasts = np.flatnonzero(np.append(log_indexes[1:] != log_indexes[:-1], True))
         touched = log_indexes[lasts]
-        self._positions[touched] = offsets[lasts] + 1
-        block.logs["next_offset"][touched] = self._positions[touched]
-        self._status["watermark_s"][touched] = self._watermarks_s[touched]
-        page = self._page
-        page["stage_cpu_ns"][DECODE] += decode_ns
-        page["stage_cpu_ns"][BOTS] += bots_ns
-        page["received"] += stop - start
+        self._positions[touched] = block.logs["next_offset"][touched] = offsets[lasts] + 1
+        self._watermarks_s[touched] = self._status["watermark_s"][touched] = block.logs["watermark_s"][
+            touched
+        ]
 
     def _open(self) -> Block:
         """The open block; a new one when there is none, waiting while the ring is full."""
@@ -177,6 +192,7 @@ class Pipeline:
             logs["received"] = 0
             logs["counts"] = 0
             block.opened_at_us = time.time_ns() // 1_000
+            self._payload_room = payload_room(self._settings.quarantine_rows_max)
             self._opened_at = time.monotonic()
             self._block = block
         return self._block
@@ -218,8 +234,9 @@ class Pipeline:
     def _report(self) -> None:
         """Once a second: what is not worth telling, or doing, more often."""
         self._report_at = time.monotonic() + REPORT_INTERVAL_S
-        self._classifier.forget(self._watermarks_s)
-        self._page["bot_counts_bytes"] = self._classifier.nbytes
+        for counts, watermark_s in zip(self._bot_counts, self._watermarks_s.tolist(), strict=True):
+            counts.forget(watermark_s)
+        self._page["bot_counts_bytes"] = sum(counts.nbytes for counts in self._bot_counts)
         self._source.report_committed()
         gc.collect(1)
 

@@ -22,7 +22,12 @@ LAYERS = [
         "hotpath.workers.postgres_sink",
         "hotpath.workers.redis_sink",
     },
-    {"hotpath.workers.sink_threads", "hotpath.workers.pipeline", "hotpath.workers.process", "hotpath.workers.handle"},
+    {
+        "hotpath.workers.sink_threads",
+        "hotpath.workers.pipeline",
+        "hotpath.workers.process",
+        "hotpath.workers.handle",
+    },
     {
         "hotpath.supervisor",
         "hotpath.status",
@@ -48,7 +53,9 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in ("hotpath", "api", "generator", "bench", "deploy")}
+    return {
+        name for name in found if name.split(".")[0] in ("hotpath", "api", "generator", "bench", "deploy")
+    }
 
 
 def layer_of(name: str) -> int | None:
