@@ -6,9 +6,9 @@ Three threads, one direction::
     Postgres sink   block ► one transaction            then release it
     Redis sink      committed block ► views            then release it; detached while Redis is away
 
-The main thread (this module) owns the source, the open block, positions, watermarks and bot counts; each sink's thread (see
-sink_threads) owns its connection. They meet in the ring and in the control page, nowhere else. Whatever goes wrong
-beyond what a sink retries by itself ends the process: it starts again from what Postgres holds.
+The main thread (this module) owns the source, the open block, positions, watermarks and bot counts; each sink's
+thread (see sink_threads) owns its connection. They meet in the ring and in the control page, nowhere else. Whatever
+goes wrong beyond what a sink retries by itself ends the process: it starts again from what Postgres holds.
 """
 
 import gc

@@ -1,15 +1,21 @@
 """Messages go in at Kafka; what Postgres, the ledger and Redis then hold is compared with the plain reference."""
 
+import contextlib
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 
+import psutil
 import psycopg
 import pytest
 
 from hotpath.events import CLASS_COUNT, EventClass
+from tests.bad_inputs import BAD_INPUTS
 from tests.support.pipeline import Pipeline, Topic, wait_until
 
 SAMPLE = {
@@ -62,8 +68,6 @@ def test_stopping_and_starting_again_repeats_and_loses_nothing(topic: Topic, dat
 
 
 def test_every_class_is_counted_and_kept_as_the_reference_says(topic: Topic, database: str, redis_url: str):
-    from tests.bad_inputs import BAD_INPUTS
-
     rng = random.Random(5)
     now = int(time.time())
     messages = [(b"k", row.value) for row in BAD_INPUTS]
@@ -123,17 +127,11 @@ def test_killed_workers_leave_each_accepted_offset_exactly_once(
 
 
 def _kill(pid: int) -> None:
-    import os
-
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def test_a_supervisor_that_is_killed_leaves_no_worker(topic: Topic, database: str, redis_url: str):
-    import psutil
-
     with Pipeline(topic, database, redis_url) as pipeline:
         pids = pipeline.worker_pids()
         pipeline.process.kill()
@@ -167,8 +165,6 @@ def test_postgres_goes_on_while_redis_is_away_and_redis_catches_up(
 
 
 def test_a_hung_worker_is_killed_and_replaced(topic: Topic, database: str, redis_url: str):
-    import os
-
     with Pipeline(topic, database, redis_url, procs=1, hang_deadline_s=2, statement_timeout_s=1) as pipeline:
         (pid,) = pipeline.worker_pids()
         os.kill(pid, signal.SIGSTOP)
@@ -192,9 +188,6 @@ def test_a_hung_worker_is_killed_and_replaced(topic: Topic, database: str, redis
     ],
 )
 def test_what_is_missing_is_said_in_one_line(topic, database, redis_url, setting, value, exit_code, says):
-    import subprocess
-    import sys
-
     pipeline = Pipeline(topic, database, redis_url, **{setting: value})
     done = subprocess.run(
         [sys.executable, "-m", "hotpath.supervisor"],
@@ -209,9 +202,6 @@ def test_what_is_missing_is_said_in_one_line(topic, database, redis_url, setting
 
 
 def test_a_missing_schema_is_said_in_one_line(topic, databases, redis_url):
-    import subprocess
-    import sys
-
     pipeline = Pipeline(topic, databases.create(schema=False), redis_url)
     done = subprocess.run(
         [sys.executable, "-m", "hotpath.supervisor"], env=pipeline.environment, capture_output=True, text=True
