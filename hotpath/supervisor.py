@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 
 from hotpath.console import configure_logging, exit_code_of
 from hotpath.errors import Fenced, LogLost, WorkersFailed
@@ -29,7 +30,7 @@ LOOP_INTERVAL_S = 0.1
 STABLE_AFTER_S = 30.0
 """A life of so long is no failure to start: the next restart is quick again."""
 START_ATTEMPTS = 5
-"""Lives in a row that may end before a worker's first turn, until the supervisor gives up."""
+"""Lives of a worker that may end before it ever ran. Once it has, it is restarted for as long as it takes."""
 NOT_RESTARTED = {error.exit_code: error for error in (Fenced, LogLost)}
 """Exit codes after which a restart could only do harm: another owner holds the logs, or they are gone."""
 
@@ -82,7 +83,8 @@ class Supervisor:
         """Decide what follows the end of a worker's life."""
         worker.release()
         seat.worker = None
-        seat.failed_starts = 0 if worker.was_running else seat.failed_starts + 1
+        seat.has_run |= worker.was_running
+        seat.failed_starts += not seat.has_run
         if code in NOT_RESTARTED:
             seat.given_up = NOT_RESTARTED[code]
             log.error("worker %d is not restarted: %s", seat.index, seat.given_up.__doc__.splitlines()[0])
@@ -121,9 +123,10 @@ def _how(code: int) -> str:
 
 def _maintain(settings: PipelineSettings, stopped: threading.Event) -> None:
     """Keep the tables in order, beside the workers; a failure is told and tried again."""
-    maintenance = Maintenance(settings)
-    while not stopped.wait(settings.maintenance_interval_s):
-        maintenance.run_once()
+    maintenance = Maintenance(settings.postgres_dsn, settings)
+    while not stopped.is_set():
+        maintenance.run_once(datetime.now(UTC))
+        stopped.wait(settings.maintenance_interval_s)
 
 
 def run(arguments: list[str]) -> None:

@@ -6,6 +6,7 @@ arm64). Times named `_ns` are CLOCK_MONOTONIC, which all processes of a machine 
 clock, microseconds since 1970.
 """
 
+import time
 from enum import IntEnum
 
 import numpy as np
@@ -112,3 +113,7 @@ class Control:
         self._logs[:] = 0
         self.page["log_count"] = count
         return self.logs
+
+    def beat(self, loop: str) -> None:
+        """Say that one of the worker's loops (`source`, `postgres`, `redis`) goes round."""
+        self.page[f"{loop}_heartbeat_ns"] = time.monotonic_ns()

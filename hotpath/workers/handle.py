@@ -67,10 +67,12 @@ class WorkerProcess:
         return self._process.poll()
 
     def heartbeat_age_s(self) -> float:
-        """Seconds since the slowest of the worker's loops last said that it goes round."""
+        """Seconds since the slowest of its loops went round; while it starts, since any of them did."""
         page = self.control.page
         beats = [int(page[f"{loop}_heartbeat_ns"]) for loop in ("source", "postgres", "redis")]
-        return max(0.0, (time.monotonic_ns() - min(beats)) / 1e9) if all(beats) else self.uptime_s
+        if not self.was_running:
+            return min(self.uptime_s, (time.monotonic_ns() - max(beats)) / 1e9)
+        return max(0.0, (time.monotonic_ns() - min(filter(None, beats), default=0)) / 1e9)
 
     def hangs(self) -> bool:
         """Whether it has been silent past its deadline."""
@@ -98,7 +100,8 @@ class Seat:
         self.index = index
         self.worker: WorkerProcess | None = None
         self.restarts = 0
-        self.failed_starts = 0
+        self.has_run = False  # any life of it
+        self.failed_starts = 0  # before that
         self.backoff_s = RESTART_BACKOFF_S
         self.start_at = 0.0  # time.monotonic()
         self.given_up: type[HotpathError] | None = None

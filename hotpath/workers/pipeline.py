@@ -13,6 +13,7 @@ goes wrong beyond what a sink retries by itself ends the process: it starts agai
 
 import gc
 import logging
+import threading
 import time
 
 import numpy as np
@@ -45,7 +46,7 @@ class Stopping(Exception):
 
 
 class Pipeline:
-    """Moves the messages of the worker's logs into blocks until `stop` is called."""
+    """Moves the messages of the worker's logs into blocks until `stop` is set."""
 
     def __init__(
         self,
@@ -57,12 +58,14 @@ class Pipeline:
         ring: Ring,
         control: Control,
         sinks: SinkThreads,
+        stop: threading.Event,
     ) -> None:
         self._settings = settings
         self._partitions = partitions
         self._source = source
         self._recall = recall
         self._ring = ring
+        self._control = control
         self._page = control.page
         self._status = control.logs
         self._sinks = sinks
@@ -78,15 +81,11 @@ class Pipeline:
         self._payload_room = payload_room(0)
         self._opened_at = 0.0
         self._held: list[Chunk] = []
-        self._stop = False
+        self._stop = stop
         self._report_at = 0.0
 
-    def stop(self) -> None:
-        """Ask the loop to end after the chunk in hand. Safe in a signal handler."""
-        self._stop = True
-
     def run(self) -> None:
-        """Work until `stop`, then hand over what is complete and wait for the sinks, at most the drain deadline.
+        """Work until told to stop, then hand over what is complete and wait for the sinks, at most the drain deadline.
 
         Raises whatever ended a sink, and TimeoutError when the deadline passes first.
         """
@@ -97,7 +96,7 @@ class Pipeline:
         self._sinks.start()
         self._page["state"] = WorkerState.RUNNING
         try:
-            while not self._stop:
+            while not self._stop.is_set():
                 self._turn()
         except Stopping:
             pass
@@ -206,7 +205,7 @@ class Pipeline:
             while (block := self._ring.claim()) is None:
                 self._heartbeat()
                 self._sinks.check()
-                if self._stop:
+                if self._stop.is_set():
                     raise Stopping
                 if not paused and time.monotonic() >= pause_at:
                     self._source.pause()
@@ -229,7 +228,7 @@ class Pipeline:
             self._sinks.wake()
 
     def _heartbeat(self) -> None:
-        self._page["source_heartbeat_ns"] = time.monotonic_ns()
+        self._control.beat("source")
 
     def _report(self) -> None:
         """Once a second: what is not worth telling, or doing, more often."""

@@ -5,12 +5,15 @@ when it closes, the supervisor is gone, and the worker drains and ends.
 """
 
 import argparse
+import itertools
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
+from operator import itemgetter
 
 from hotpath.console import configure_logging
 from hotpath.errors import ConfigError, HotpathError
@@ -18,8 +21,9 @@ from hotpath.kafka import describe_topic, log_ranges
 from hotpath.settings import PipelineSettings, load
 from hotpath.shm.control import WorkerState
 from hotpath.shm.segment import Segment
-from hotpath.workers.classify import Classifier
+from hotpath.workers.bots import Recall, SecondCounts
 from hotpath.workers.layout import map_worker
+from hotpath.workers.logs import LogHandle
 from hotpath.workers.pipeline import Pipeline
 from hotpath.workers.postgres_sink import PostgresSink
 from hotpath.workers.redis_sink import RedisSink
@@ -38,7 +42,7 @@ def run(settings: PipelineSettings, index: int, segment: Segment, logs_max: int,
     """Take over this worker's logs and work on them until told to stop. Raises HotpathError."""
     control, ring = map_worker(segment.buffer, settings, logs_max)
     control.page["pid"] = os.getpid()
-    control.page["started_ns"] = control.page["source_heartbeat_ns"] = time.monotonic_ns()
+    control.page["started_ns"] = time.monotonic_ns()
     control.page["state"] = WorkerState.STARTING
 
     topic = describe_topic(settings)
@@ -47,9 +51,23 @@ def run(settings: PipelineSettings, index: int, segment: Segment, logs_max: int,
         raise ConfigError(
             f"worker {index} has {len(partitions)} partitions but memory for {logs_max}: restart"
         )
-    owner = f"{os.uname().nodename}/{os.getpid()}"
-    postgres = PostgresSink(settings, index, owner)
-    handles = postgres.take_over(topic.name, topic.topic_id, log_ranges(settings, partitions))
+    stop = _stop_event(supervisor_fd)
+
+    def gives_up() -> bool:
+        """While it starts, a worker that is to stop need not wait for Postgres; later it drains first."""
+        return stop.is_set() and control.page["state"] == WorkerState.STARTING
+
+    postgres = PostgresSink(settings, index, gives_up, lambda: control.beat("postgres"))
+    ranges = log_ranges(settings, partitions)
+    handles = postgres.take_over(
+        topic.name,
+        topic.topic_id,
+        partitions,
+        [ranges[partition][0] for partition in partitions],
+        [ranges[partition][1] for partition in partitions],
+        owner=f"{os.uname().nodename}/{os.getpid()}",
+        rules=settings.rules(),
+    )
     status = control.open_logs(len(handles))
     for row, handle in zip(status, handles, strict=True):
         row["log_id"], row["partition"], row["epoch"] = handle.log_id, handle.partition, handle.epoch
@@ -58,26 +76,42 @@ def run(settings: PipelineSettings, index: int, segment: Segment, logs_max: int,
 
     source = Source(settings, topic.name, handles, status, control.page)
     sinks = SinkThreads(ring, control, postgres, RedisSink(settings, status))
-    classifier = Classifier(settings, handles)
-    pipeline = Pipeline(settings, handles, topic.partitions, source, classifier, ring, control, sinks)
-    signal.signal(signal.SIGTERM, lambda *_: pipeline.stop())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
-    _stop_when_closed(supervisor_fd, pipeline)
+    pipeline = Pipeline(
+        settings, handles, topic.partitions, source, _recall(postgres, handles), ring, control, sinks, stop
+    )
     log.info("worker %d owns partitions %s", index, ", ".join(map(str, partitions)))
     pipeline.run()
     control.page["state"] = WorkerState.STOPPED
     source.close()
 
 
-def _stop_when_closed(fd: int, pipeline: Pipeline) -> None:
-    """Drain when the supervisor's end of the pipe closes, however it died."""
+def _recall(postgres: PostgresSink, handles: list[LogHandle]) -> Recall:
+    """What Postgres holds of seconds that were counted before the logs were taken over."""
+    below = {handle.log_id: handle.next_offset for handle in handles}
+
+    def recall(log: int, seconds: list[int]) -> Iterable[SecondCounts]:
+        log_id = handles[log].log_id
+        rows = postgres.load_bot_counts([(log_id, second) for second in seconds], below)
+        for second, group in itertools.groupby(sorted(rows, key=itemgetter(1)), itemgetter(1)):
+            _, _, user_ids, counts = zip(*group, strict=True)
+            yield second, user_ids, counts
+
+    return recall
+
+
+def _stop_event(supervisor_fd: int) -> threading.Event:
+    """Set by SIGTERM, and when the supervisor's end of the pipe closes, however it died."""
+    stop = threading.Event()
 
     def watch() -> None:
-        os.read(fd, 1)
+        os.read(supervisor_fd, 1)
         log.warning("the supervisor is gone: draining")
-        pipeline.stop()
+        stop.set()
 
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
+    return stop
 
 
 def main() -> int:

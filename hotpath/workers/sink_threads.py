@@ -26,6 +26,7 @@ class SinkThreads:
 
     def __init__(self, ring: Ring, control: Control, postgres: PostgresSink, redis: RedisSink) -> None:
         self._ring = ring
+        self._control = control
         self._page = control.page
         self._status = control.logs
         self._postgres = postgres
@@ -84,9 +85,9 @@ class SinkThreads:
             self._released.set()
 
     def _commit_blocks(self) -> None:
-        page, ring = self._page, self._ring
+        ring = self._ring
         while True:
-            page["postgres_heartbeat_ns"] = time.monotonic_ns()
+            self._control.beat("postgres")
             last = self._no_more_blocks.is_set()  # read before the ring, so that no block slips between
             block = ring.to_commit()
             if block is not None:
@@ -112,10 +113,10 @@ class SinkThreads:
         self._released.set()
 
     def _apply_blocks(self) -> None:
-        page, ring = self._page, self._ring
+        ring = self._ring
         tick_at = 0.0
         while True:
-            page["redis_heartbeat_ns"] = time.monotonic_ns()
+            self._control.beat("redis")
             last = not self._threads[0].is_alive()
             if time.monotonic() >= tick_at or last:
                 tick_at = time.monotonic() + TICK_INTERVAL_S
@@ -142,5 +143,6 @@ class SinkThreads:
         """Once a second, traffic or not: publish how far the logs are, trim, heal, find Redis again."""
         here = self._redis.tick(time.time_ns() // 1_000)
         self._page["redis_away"] = 0 if here else 1
+        self._page["redis_heals"] = self._redis.heals
         if here and self._ring.detached:
             self._ring.attach()

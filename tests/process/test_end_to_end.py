@@ -27,6 +27,11 @@ SAMPLE = {
 }
 
 
+@pytest.fixture
+def topic(kafka, new_topic) -> Topic:
+    return Topic(kafka.bootstrap, kafka.client_options, new_topic(), 4)
+
+
 def event(user: str, second: float, **changes: str) -> dict:
     moment = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return SAMPLE | {"timestamp": moment, "user_id": user, "session_id": f"s-{user}"} | changes
