@@ -91,6 +91,7 @@ class Detail(IntEnum):
     TIMESTAMP_YEAR = 82
     TIMESTAMP_AHEAD = 83
     BOT_RATE = 90
+    ROW_REFUSED = 91
 
 
 def _detail_texts() -> dict[int, str]:
@@ -109,6 +110,7 @@ def _detail_texts() -> dict[int, str]:
         Detail.TIMESTAMP_YEAR: f"timestamp is outside the years {YEAR_MIN}-{YEAR_MAX} UTC",
         Detail.TIMESTAMP_AHEAD: "timestamp is too far ahead of the time the record was appended",
         Detail.BOT_RATE: "too many page views by this user in this second",
+        Detail.ROW_REFUSED: "Postgres refused the row, which is kept as it was sent",
     }
     per_field = {
         Detail.MISSING: "{} is absent or null",

@@ -98,6 +98,11 @@ class PipelineSettings(Settings):
         20, gt=0, description="longest a Postgres statement may take; must be below the hang deadline"
     )
     redis_timeout_s: float = Field(1.0, gt=0, description="longest wait for a reply of Redis")
+    view_lag_max_s: int = Field(
+        3_600,
+        ge=STEP_S,
+        description="event time that live views keep beyond their windows for logs that are behind",
+    )
     maintenance_interval_s: float = Field(
         10, gt=0, description="pause between looks at time partitions, index summaries and retention"
     )
@@ -128,10 +133,14 @@ def load(kind: type[AnySettings], arguments: list[str], program: str) -> AnySett
         )
     except ValidationError as error:
         fault = error.errors()[0]
-        name = str(fault["loc"][0]) if fault["loc"] else "settings"
+        if not fault["loc"]:
+            # A rule over several settings: its input is all of them, passwords included, so it is not shown.
+            raise ConfigError(f"{fault['msg']}; see {program} --help") from None
+        name = str(fault["loc"][0])
         given = fault["input"]
         raise ConfigError(
-            f"{flag(name)} (or HOTPATH_{name.upper()}): {fault['msg']}, not {given!r}; see {program} --help"
+            f"{flag(name)} (or {kind.model_config['env_prefix']}{name.upper()}): {fault['msg']}, "
+            f"not {given!r}; see {program} --help"
         ) from None
     except SettingsError as error:
         raise ConfigError(f"{error}; see {program} --help") from None
