@@ -1,0 +1,36 @@
+"""What the live views are and how they are stored in Redis: the one home for writers, readers and judges.
+
+    keys      names of the keys, and steps
+    fold      rows to changes of the views: of a block, or of aggregates from Postgres
+    link      connections to Redis, and the scripts (`*.lua`) by name
+    store     every write: changes applied exactly once, publishing, trimming, generations
+    refill    changes read from Postgres: a gap of offsets, or all that the windows hold
+    read      every read, asynchronous
+
+One log's keys, all under its hash tag so that one script may touch them together (P is `redis_prefix`, L the
+log_id, G a generation)::
+
+    P:{L}:current             string  the live generation; switching it is the atomic end of a rebuild
+    P:{L}:generations         set     every generation that has keys: what is not current may be dropped
+    P:{L}:G:state             hash    see below
+    P:{L}:G:users             zset    user_id -> last-seen step
+    P:{L}:G:sessions:<user>   zset    session_id -> last-seen step; only for members of `users`
+    P:{L}:G:pages             zset    page_url -> page views, the sum of all hashes pages:<step>
+    P:{L}:G:pages:<step>      hash    page_url -> page views of the step
+    P:{L}:G:steps             zset    step -> step, of every hash pages:<step>
+    P:logs                    hash    log_id -> topic/partition: the complete list of logs that count
+
+Fields of `state`, decimal strings:
+
+    applied            next offset to apply: all below it is in the views
+    watermark_s        greatest second among them
+    complete_until_us  the log's own as_of; only ever rises
+    log_end            the next offset Kafka will give out, as last seen
+    base_step          page views of steps up to here are no longer taken in, and may be gone from `pages`
+    seen_step          users and sessions last seen in steps up to here may be gone
+    touched            ticket of the last-seen updates that `applied` may not overtake
+
+Invariants: within one generation `pages` always equals the sum of its hashes; a reader at window start W counts
+steps > W, so it needs base_step <= W and seen_step <= W, and takes the hashes of steps <= W that are still there
+off `pages`. Members and fields are UTF-8 bytes.
+"""

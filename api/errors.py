@@ -1,0 +1,62 @@
+"""What endpoints raise, and the one place where errors become responses: JSON, always of the same shape.
+
+    {"error": {"code": "invalid_parameter", "parameter": "limit", "message": "..."}}
+
+`code` is for programs and stays, `message` is for people and may change, `parameter` is null unless one is at fault.
+"""
+
+import logging
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from api.replies import JsonReply
+from hotpath.views.read import ViewsUnavailable
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+
+
+class InvalidParameter(Exception):
+    """A parameter that cannot be used."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+def _reply(status: int, code: str, message: str, parameter: str | None = None, **headers: str) -> JsonReply:
+    body = {"error": {"code": code, "parameter": parameter, "message": message}}
+    return JsonReply(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+async def _invalid_parameter(request: Request, error: InvalidParameter) -> JsonReply:
+    return _reply(422, "invalid_parameter", str(error), error.parameter)
+
+
+async def _unavailable(request: Request, error: ViewsUnavailable) -> JsonReply:
+    return _reply(503, error.code, str(error), retry_after=str(RETRY_AFTER_S))
+
+
+async def _http(request: Request, error: HTTPException) -> JsonReply:
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    messages = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not possible here"}
+    code, message = codes.get(error.status_code, "http_error"), messages.get(error.status_code, error.detail)
+    reply = _reply(error.status_code, code, message)
+    reply.headers.update(error.headers or {})
+    return reply
+
+
+async def _unexpected(request: Request, error: Exception) -> JsonReply:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _reply(500, "internal", "an unexpected failure; the API's log has the details")
+
+
+HANDLERS = {
+    InvalidParameter: _invalid_parameter,
+    ViewsUnavailable: _unavailable,
+    HTTPException: _http,
+    Exception: _unexpected,
+}
+"""Exception class to the function that makes its response."""

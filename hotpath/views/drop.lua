@@ -1,0 +1,24 @@
+-- Deletes a generation that is not live, one bounded piece a call, its state first: from then on no script
+-- writes to it. ARGV: generation, payload {keys a call}. Returns {'OK', '1'} while more is to be done.
+local generation = ARGV[1]
+if live_generation() == generation then return { 'MOVED', generation } end
+redis.call('UNLINK', key(generation, 'state'))
+local users_key, steps_key = key(generation, 'users'), key(generation, 'steps')
+-- Without these lists the rest can only be found by scanning all keys.
+if not is_type(users_key, 'zset') then return { 'BROKEN', users_key } end
+if not is_type(steps_key, 'zset') then return { 'BROKEN', steps_key } end
+local keys_max = cmsgpack.unpack(ARGV[2])[1]
+local users = redis.call('ZRANGE', users_key, 0, keys_max - 1)
+for _, user in ipairs(users) do
+  redis.call('UNLINK', key(generation, 'sessions:' .. user))
+  redis.call('ZREM', users_key, user)
+end
+if #users == keys_max then return { 'OK', '1' } end
+local steps = redis.call('ZRANGE', steps_key, 0, keys_max - 1)
+for _, step in ipairs(steps) do
+  redis.call('UNLINK', key(generation, 'pages:' .. step))
+  redis.call('ZREM', steps_key, step)
+end
+if #steps == keys_max then return { 'OK', '1' } end
+redis.call('UNLINK', key(generation, 'pages'), users_key, steps_key)
+return { 'OK', '0' }

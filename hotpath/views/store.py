@@ -1,0 +1,205 @@
+"""Every write to the views: what is sent to Redis, and what its answers mean. Layout: the package's docstring.
+
+Changes of a log go out as one run of commands: last-seen updates in small pieces, then page views piece by
+piece, each by compare-and-apply. The last answer alone tells whether all of them are in: the pieces are a chain,
+and the first link of page views waits for the last-seen updates (their ticket).
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+import redis
+from redis.exceptions import ResponseError
+
+from hotpath.views import keys
+from hotpath.views.fold import LogChanges
+from hotpath.views.link import Command, Reply, run, script
+
+TOUCH_ENTRIES_MAX = 500
+"""(user, session) pairs of one script: about 3 ms; more than 500 was over 5, which is too long for readers."""
+TRIM_PAGES = 400
+TRIM_USERS = 300
+"""What one call of `trim.lua` takes away, at about 1.5 ms each."""
+DROP_KEYS = 500
+"""Keys that one call of `drop.lua` unlinks; Redis frees them in the background."""
+SCAN_COUNT = 1_000
+
+BUILDING = "build:"
+"""`applied` of a generation that is being built; nothing makes such a one live."""
+
+_BROKEN_ERROR = re.compile(r"WRONGTYPE|not an integer|not a valid float|not a float|overflow|malformed")
+
+
+class Outcome(Enum):
+    """What became of a run of changes."""
+
+    APPLIED = "applied"
+    ELSEWHERE = "elsewhere"  # the log's views are not where they were believed to be: look again
+    BROKEN = "broken"  # a key is not what it must be: only a new generation helps
+    REFUSED = "refused"  # Redis takes no writes now (out of memory, read-only, loading ...): try later
+
+
+@dataclass(frozen=True)
+class LogState:
+    """The hash `state` of a log's live generation, and its number."""
+
+    generation: int
+    applied: int
+    base_step: int
+    seen_step: int
+    watermark_s: int
+    complete_until_us: int
+    log_end: int
+
+
+def parse_state(reply: Reply) -> LogState | None:
+    """The state in a reply of `state.lua`; None when the log has no (usable) live generation."""
+    if isinstance(reply, ResponseError) or not reply:
+        return None
+    try:
+        return LogState(*map(int, reply))
+    except ValueError:
+        return None
+
+
+def change_commands(
+    prefix: str,
+    generation: int,
+    changes: LogChanges,
+    mode: str = "live",
+    chain: tuple[str, str] | None = None,
+) -> list[Command]:
+    """The commands that bring `changes` into a generation; send them in this order, in one pipeline.
+
+    `chain` overrides the first and next offsets of changes with a single piece (a generation being built).
+    """
+    first, target = chain or (str(changes.first_offset), str(changes.next_offset))
+    commands, ticket = touch_commands(
+        prefix, changes.log_id, generation, f"{first}-{target}", changes.seen, mode
+    )
+    for index, piece in enumerate(changes.pieces):
+        last = index == len(changes.pieces) - 1
+        span = chain or (str(piece.first_offset), str(piece.next_offset))
+        # The watermark is of all changes, so that it comes with the last of them.
+        payload = [*span, ticket, changes.watermark_s if last else 0, piece.counts]
+        commands.append(script("apply", prefix, changes.log_id, generation, payload, mode))
+    return commands
+
+
+def touch_commands(
+    prefix: str, log_id: int, generation: int, batch: str, seen: list, mode: str
+) -> tuple[list[Command], str]:
+    """Last-seen updates in pieces, and the ticket that the last of them leaves; '' when there are none."""
+    commands, ticket = [], ""
+    for start in range(0, len(seen), 3 * TOUCH_ENTRIES_MAX):
+        before, ticket = ticket, f"{batch}/{start}"
+        entries = seen[start : start + 3 * TOUCH_ENTRIES_MAX]
+        commands.append(script("touch", prefix, log_id, generation, [before, ticket, entries], mode))
+    return commands, ticket
+
+
+def outcome_of(replies: list[Reply]) -> Outcome:
+    """What became of the changes of one log, from the replies to all their commands."""
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            return Outcome.BROKEN if is_broken(reply) else Outcome.REFUSED
+        if reply[0] == b"BROKEN":
+            return Outcome.BROKEN
+    return Outcome.APPLIED if replies[-1][0] in (b"OK", b"ALREADY") else Outcome.ELSEWHERE
+
+
+def is_broken(error: ResponseError) -> bool:
+    """Whether an error reply means that stored data is not what it must be (else Redis cannot take writes)."""
+    return bool(_BROKEN_ERROR.search(str(error)))
+
+
+def publish_command(
+    prefix: str, log_id: int, state: LogState, complete_until_us: int, log_end: int
+) -> Command:
+    """Raises complete_until_us (if `applied` is still state's) and log_end."""
+    payload = [str(state.applied), complete_until_us, log_end]
+    return script("publish", prefix, log_id, state.generation, payload)
+
+
+def trim_command(prefix: str, log_id: int, generation: int, base_step: int, seen_step: int) -> Command:
+    """Takes one piece of what lies at or before these steps away; answers {'OK', '1'} while there is more."""
+    return script("trim", prefix, log_id, generation, [base_step, seen_step, TRIM_PAGES, TRIM_USERS])
+
+
+def create_generation(client: redis.Redis, prefix: str, log_id: int, state: LogState) -> None:
+    """Begin generation `state.generation` with the fields of `state`; `applied` says that it is being built."""
+    fields = {
+        "applied": f"{BUILDING}0",
+        "base_step": state.base_step,
+        "seen_step": state.seen_step,
+        "watermark_s": state.watermark_s,
+        "complete_until_us": state.complete_until_us,
+        "log_end": state.log_end,
+    }
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.sadd(keys.generations(prefix, log_id), state.generation)
+        pipeline.hset(keys.part(prefix, log_id, state.generation, "state"), mapping=fields)
+        pipeline.execute()
+
+
+def live_generation(client: redis.Redis, prefix: str, log_id: int) -> str:
+    """The log's live generation, whatever its state; '' when there is none."""
+    name = keys.current(prefix, log_id)
+    return client.get(name).decode() if client.type(name) == b"string" else ""
+
+
+def generations(client: redis.Redis, prefix: str, log_id: int) -> set[str]:
+    """All generations of the log that have keys. A key of another type holds none, and is removed."""
+    known = keys.generations(prefix, log_id)
+    if client.type(known) not in (b"set", b"none"):
+        client.unlink(known)
+    return {member.decode() for member in client.smembers(known)}
+
+
+def switch(client: redis.Redis, prefix: str, log_id: int, old: str, new: int) -> bool:
+    """Make `new` live if `old` still is; False when somebody else was faster."""
+    (reply,) = run(client, [script("switch", prefix, log_id, new, [old])])
+    if isinstance(reply, ResponseError):
+        raise reply
+    return reply[0] in (b"OK", b"ALREADY")
+
+
+def drop_others(client: redis.Redis, prefix: str, log_id: int) -> None:
+    """Delete every generation of the log that is not live: what rebuilds replaced or left unfinished."""
+    known = keys.generations(prefix, log_id)
+    live = live_generation(client, prefix, log_id)
+    for generation in map(int, generations(client, prefix, log_id) - {live}):
+        more = True
+        while more:
+            (reply,) = run(client, [script("drop", prefix, log_id, generation, [DROP_KEYS])])
+            if isinstance(reply, ResponseError) or reply[0] == b"BROKEN":
+                _drop_by_scan(client, prefix, log_id, generation)
+                break
+            more = reply[1] == b"1"
+        client.srem(known, generation)
+
+
+def _drop_by_scan(client: redis.Redis, prefix: str, log_id: int, generation: int) -> None:
+    """Delete a generation whose own lists are lost: finds its keys among all, a piece at a time."""
+    cursor = 0
+    pattern = keys.part(prefix, log_id, generation, "*")
+    while True:
+        cursor, found = client.scan(cursor, match=pattern, count=SCAN_COUNT)
+        if found:
+            client.unlink(*found)
+        if cursor == 0:
+            return
+
+
+def write_logs(client: redis.Redis, prefix: str, logs: dict[int, str]) -> None:
+    """Make `logs` (log_id -> topic/partition) the complete list of logs that count."""
+    name = keys.logs(prefix)
+    wanted = {str(log_id).encode(): text.encode() for log_id, text in logs.items()}
+    if client.type(name) == b"hash" and client.hgetall(name) == wanted:
+        return
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.delete(name)
+        if wanted:
+            pipeline.hset(name, mapping=wanted)
+        pipeline.execute()

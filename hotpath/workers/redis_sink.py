@@ -1,0 +1,336 @@
+"""Brings committed blocks into the live views, and keeps the views of this worker's logs whole.
+
+It runs in one thread and owns a connection to Redis, the columns `applied` and `complete_until_us` of the worker's
+log status, and a `Healer`. Invariants: only blocks that Postgres has committed reach it; nothing here waits longer
+than `redis_timeout_s` a reply plus HEAL_WAIT_S; no failure of Redis is an error of the worker.
+
+Each log is in one of three phases::
+
+    UNKNOWN ── state read ──► LIVE ── gap, ahead, broken ──► HEALING
+       ▲                        │                               │
+       └── connection lost ─────┴───────── healer is done ──────┘
+
+Blocks of a log that is not LIVE are left to the healer, which reads the same rows in Postgres.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+import redis
+from redis.exceptions import ResponseError
+
+from hotpath.settings import PipelineSettings
+from hotpath.shm.block import Block
+from hotpath.views import keys, link, store
+from hotpath.views.fold import LogChanges, fold_block
+from hotpath.views.healer import LOG_INTERVAL_S, Healer
+from hotpath.views.refill import GAP_OFFSETS, Request
+from hotpath.views.store import LogState, Outcome
+
+log = logging.getLogger(__name__)
+
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
+HEAL_WAIT_S = 1.0
+"""How long a block waits for a small gap before it to be filled; skipping it would leave the next gap."""
+TRIM_BUDGET_S = 0.1
+"""Longest a tick spends on trimming: blocks wait meanwhile, what is left waits for the next tick."""
+
+
+class Phase(Enum):
+    UNKNOWN = 0
+    LIVE = 1
+    HEALING = 2
+
+
+@dataclass
+class _Log:
+    """What the sink knows of one log; `row` is its row of the log status."""
+
+    row: int
+    log_id: int
+    phase: Phase = Phase.UNKNOWN
+    state: LogState | None = None
+    complete_until_us: int = 0
+    applied_at_tick: int = -1
+
+
+class RedisSink:
+    """See the module's docstring. `background=False`: healing runs inside `apply` and `tick` (for tests)."""
+
+    def __init__(self, settings: PipelineSettings, log_status: np.ndarray, background: bool = True) -> None:
+        """log_status: LOG_STATUS_DTYPE, one row per log of this worker, in the order of its blocks' logs."""
+        self._settings = settings
+        self._prefix = settings.redis_prefix
+        self._status = log_status
+        self._client = link.connect(settings.redis_url, settings.redis_timeout_s)
+        self._logs = [_Log(row, int(log_id)) for row, log_id in enumerate(log_status["log_id"])]
+        self._healer = Healer(settings, [known.log_id for known in self._logs], background)
+        self._by_id = {known.log_id: known for known in self._logs}
+        self._as_of_us: int | None = None
+        self._retry_at = 0.0
+        self._backoff_s = BACKOFF_MIN_S
+        self._warned_at = -LOG_INTERVAL_S
+        self.heals = 0
+        """Times a log was brought back from Postgres."""
+
+    def apply(self, block: Block) -> bool:
+        """Bring a committed block into the views; False when Redis is away.
+
+        Logs that the healer has are left to it. Raises Fenced when another worker has taken a log over.
+        """
+        self._collect()
+        if time.monotonic() < self._retry_at:
+            return False
+        try:
+            self._look_at([known for known in self._logs if known.phase is Phase.UNKNOWN])
+            self._close_gaps(block)
+            self._send([self._changes(block, known) for known in self._logs[: block.log_count]])
+        except (redis.RedisError, OSError) as error:
+            self._lose(error)
+            return False
+        self._backoff_s = BACKOFF_MIN_S
+        return True
+
+    def tick(self, now_us: int) -> bool:
+        """Once a second: look at the logs, publish how far they are, trim, have gaps healed. False when Redis is away.
+
+        now_us: wall clock, microseconds since 1970. Raises Fenced.
+        """
+        self._collect()
+        self._healer.look()
+        if time.monotonic() < self._retry_at:
+            return False
+        try:
+            states = self._look_at(self._logs, others=True)
+            self._notice_gaps()
+            self._publish(now_us)
+            self._learn_as_of(states)
+            self._trim()
+        except (redis.RedisError, OSError) as error:
+            self._lose(error)
+            return False
+        self._backoff_s = BACKOFF_MIN_S
+        return True
+
+    def heal(self, log_id: int, rebuild: bool = False) -> None:
+        """Have a log's gap filled from Postgres, or all of it rebuilt."""
+        self._ask([self._by_id[log_id]], rebuild)
+
+    def close(self) -> None:
+        """Close the connections and end the healer."""
+        self._healer.close()
+        self._client.close()
+
+    # What the logs are
+
+    def _look_at(self, logs: list[_Log], others: bool = False) -> dict[int, LogState | None]:
+        """Read the states of `logs`, and of other workers' if `others`; own logs are adopted or given to the healer."""
+        wanted = dict.fromkeys(known.log_id for known in logs)
+        if others:
+            wanted |= dict.fromkeys(self._healer.open_logs)
+        replies = link.run(self._client, [link.state_script(self._prefix, log_id) for log_id in wanted])
+        self._refuse(replies)
+        states = {log_id: store.parse_state(reply) for log_id, reply in zip(wanted, replies, strict=True)}
+        missing = []
+        for known in logs:
+            state = states[known.log_id]
+            if known.phase is Phase.HEALING:
+                continue
+            if state is None:
+                missing.append(known)
+            else:
+                self._adopt(known, state)
+        self._ask(missing)
+        return states
+
+    def _adopt(self, known: _Log, state: LogState) -> None:
+        known.phase, known.state = Phase.LIVE, state
+        known.complete_until_us = max(known.complete_until_us, state.complete_until_us)
+        self._status["applied"][known.row] = state.applied
+        self._status["complete_until_us"][known.row] = known.complete_until_us
+
+    def _ask(self, logs: list[_Log], rebuild: bool = False) -> None:
+        if not logs:
+            return
+        requests = []
+        for known in logs:
+            known.phase = Phase.HEALING
+            epoch = int(self._status["epoch"][known.row])
+            requests.append(Request(known.log_id, epoch, known.complete_until_us))
+        self._healer.ask(requests, rebuild, self._as_of_us)
+        self._collect()
+
+    def _collect(self, timeout_s: float = 0.0) -> None:
+        for log_id in self._healer.healed(timeout_s):
+            self._by_id[log_id].phase = Phase.UNKNOWN
+            self.heals += 1
+        self._healer.check()
+
+    def _notice_gaps(self) -> None:
+        """Ask for logs that are not where Postgres is and have not moved for a whole tick."""
+        still = []
+        for known in self._logs:
+            if known.phase is not Phase.LIVE:
+                continue
+            applied = known.state.applied
+            if applied != self._status["committed"][known.row] and applied == known.applied_at_tick:
+                still.append(known)
+            known.applied_at_tick = applied
+        self._ask(still)
+
+    # Blocks
+
+    def _close_gaps(self, block: Block) -> None:
+        """Have the offsets before the block's brought in; wait for that where it takes but a moment."""
+        behind, small = [], True
+        for known in self._logs[: block.log_count]:
+            if known.phase is not Phase.LIVE:
+                continue
+            missing = int(block.logs["first_offset"][known.row]) - known.state.applied
+            ahead = known.state.applied > max(
+                self._status["committed"][known.row], block.logs["next_offset"][known.row]
+            )
+            if missing > 0 or ahead:
+                behind.append(known)
+                small = small and missing <= GAP_OFFSETS
+        self._ask(behind)
+        deadline = time.monotonic() + HEAL_WAIT_S
+        while small and any(known.phase is Phase.HEALING for known in behind) and not self._healer.rebuilding:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return
+            self._collect(min(left_s, 0.05))
+        self._look_at([known for known in behind if known.phase is Phase.UNKNOWN])
+
+    def _changes(self, block: Block, known: _Log) -> tuple[_Log, LogChanges] | None:
+        """What the block has for a log beyond what is applied already; None when that is nothing."""
+        entry = block.logs[known.row]
+        if known.phase is not Phase.LIVE or entry["next_offset"] <= known.state.applied:
+            return None
+        if entry["first_offset"] > known.state.applied:
+            return None  # a gap that the healer could not close in time
+        return known, fold_block(block, known.row, known.state.applied)
+
+    def _send(self, changed: list[tuple[_Log, LogChanges] | None]) -> None:
+        work = [entry for entry in changed if entry is not None]
+        commands, ends = [], []
+        for known, changes in work:
+            commands += store.change_commands(self._prefix, known.state.generation, changes)
+            ends.append(len(commands))
+        replies = link.run(self._client, commands)
+        start, moved, broken = 0, [], []
+        refused = None
+        for (known, changes), end in zip(work, ends, strict=True):
+            outcome = store.outcome_of(replies[start:end])
+            if outcome is Outcome.APPLIED:
+                self._advance(known, changes)
+            elif outcome is Outcome.BROKEN:
+                broken.append(known)
+            elif outcome is Outcome.ELSEWHERE:
+                moved.append(known)
+            else:
+                refused = link.error_of(replies[start:end])
+            start = end
+        self._ask(broken, rebuild=True)
+        self._ask(moved)
+        if refused is not None:
+            raise refused
+
+    def _advance(self, known: _Log, changes: LogChanges) -> None:
+        watermark_s = max(known.state.watermark_s, changes.watermark_s)
+        known.state = replace(known.state, applied=changes.next_offset, watermark_s=watermark_s)
+        self._status["applied"][known.row] = changes.next_offset
+
+    # Once a second
+
+    def _publish(self, now_us: int) -> None:
+        live = [known for known in self._logs if known.phase is Phase.LIVE]
+        commands = []
+        for known in live:
+            known.complete_until_us = max(known.complete_until_us, self._complete_until(known, now_us))
+            self._status["complete_until_us"][known.row] = known.complete_until_us
+            log_end = int(self._status["log_end"][known.row])
+            commands.append(
+                store.publish_command(
+                    self._prefix, known.log_id, known.state, known.complete_until_us, log_end
+                )
+            )
+        self._settle(live, link.run(self._client, commands))
+
+    def _complete_until(self, known: _Log, now_us: int) -> int:
+        """Until when all events of the log are in the views, by what is applied: see DESIGN's `as_of`."""
+        # The moment before its offset: the other way round it might belong to a later offset (see control.py).
+        ended_at_us = int(self._status["ended_at_us"][known.row])
+        ended_offset = int(self._status["ended_offset"][known.row])
+        behind_until_us = min(known.state.watermark_s * 1_000_000, now_us)
+        if ended_at_us and known.state.applied >= ended_offset:
+            return max(min(ended_at_us, now_us), behind_until_us)
+        return behind_until_us
+
+    def _learn_as_of(self, states: dict[int, LogState | None]) -> None:
+        """as_of over all logs, as the states said; it stays unknown until every log has one."""
+        if not self._healer.open_logs or any(states.get(log_id) is None for log_id in self._healer.open_logs):
+            return
+        least = min(states[log_id].complete_until_us for log_id in self._healer.open_logs)
+        self._as_of_us = max(least, self._as_of_us or 0)
+
+    def _borders(self, known: _Log) -> tuple[int, int]:
+        """base_step and seen_step as they should be: what as_of has left behind, or memory must be bounded."""
+        settings = self._settings
+        as_of_us = max(self._as_of_us or 0, (known.state.watermark_s - settings.view_lag_max_s) * 1_000_000)
+        seen_window_s = max(settings.active_users_window_s, settings.sessions_window_s)
+        base_step = keys.window_start(as_of_us, settings.top_pages_window_s)
+        seen_step = keys.window_start(as_of_us, seen_window_s)
+        return max(base_step, known.state.base_step), max(seen_step, known.state.seen_step)
+
+    def _trim(self) -> None:
+        left = [known for known in self._logs if known.phase is Phase.LIVE]
+        borders = {known.log_id: self._borders(known) for known in left}
+        deadline = time.monotonic() + TRIM_BUDGET_S
+        while left and time.monotonic() < deadline:
+            replies = link.run(
+                self._client,
+                [
+                    store.trim_command(
+                        self._prefix, known.log_id, known.state.generation, *borders[known.log_id]
+                    )
+                    for known in left
+                ],
+            )
+            self._settle(left, replies)
+            left = [
+                known
+                for known, reply in zip(left, replies, strict=True)
+                if known.phase is Phase.LIVE and reply[1] == b"1"
+            ]
+
+    def _settle(self, logs: list[_Log], replies: list[link.Reply]) -> None:
+        """Have the healer look at logs whose scripts did not find what they should. Raises a refusal of Redis."""
+        outcomes = [store.outcome_of([reply]) for reply in replies]
+        broken = [known for known, outcome in zip(logs, outcomes, strict=True) if outcome is Outcome.BROKEN]
+        moved = [known for known, outcome in zip(logs, outcomes, strict=True) if outcome is Outcome.ELSEWHERE]
+        self._ask(broken, rebuild=True)
+        self._ask(moved)
+        self._refuse(replies)
+
+    @staticmethod
+    def _refuse(replies: list[link.Reply]) -> None:
+        """Raise an error reply that means that Redis cannot work now."""
+        for reply in replies:
+            if isinstance(reply, ResponseError) and not store.is_broken(reply):
+                raise reply
+
+    def _lose(self, error: Exception) -> None:
+        """Let Redis go: note what is no longer known, and when to try again."""
+        self._client.connection_pool.disconnect()
+        for known in self._logs:
+            if known.phase is Phase.LIVE:
+                known.phase = Phase.UNKNOWN
+        self._retry_at = time.monotonic() + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
+        if time.monotonic() - self._warned_at > LOG_INTERVAL_S:
+            self._warned_at = time.monotonic()
+            log.warning("Redis is away, the live views will catch up: %s", error)
