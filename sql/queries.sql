@@ -246,3 +246,55 @@ where h.inhparent = any(array['events'::regclass, 'late_events'::regclass]);
 
 -- name: summarize_index
 select brin_summarize_new_values(%(name)s::regclass);
+
+-- name: open_logs
+-- Every log that counts in the live views.
+select log_id, topic, partition from partition_state where retired_at is null order by log_id;
+
+-- name: log_positions
+select log_id, next_offset, epoch, watermark_s from partition_state where log_id = any(%(log_ids)s) order by log_id;
+
+-- name: least_watermark
+-- How far back the log that is furthest behind may stand; 0 when no log has an event.
+select coalesce(min(watermark_s), 0) from partition_state where retired_at is null and watermark_s > 0;
+
+-- name: next_view_generation
+select nextval('view_generation');
+
+-- name: try_view_lock
+select pg_try_advisory_lock(%(class)s, %(log_id)s);
+
+-- name: view_unlock
+select pg_advisory_unlock(%(class)s, %(log_id)s);
+
+-- name: seen_in_offsets
+-- Last-seen steps by user and session, of some offsets of a log, without what has left the windows.
+select user_id, session_id, floor(extract(epoch from max(ts)))::bigint / %(step_s)s as step
+from events
+where log_id = %(log_id)s and kafka_offset >= %(first_offset)s and kafka_offset < %(next_offset)s
+    and ts >= to_timestamp(%(from_s)s)
+group by user_id, session_id;
+
+-- name: page_views_in_offsets
+-- Page views by bucket of offsets, step and page, of some offsets of a log.
+select (kafka_offset - %(first_offset)s) / %(bucket)s as bucket,
+    floor(extract(epoch from ts))::bigint / %(step_s)s as step, page_url, count(*) as views
+from events
+where log_id = %(log_id)s and kafka_offset >= %(first_offset)s and kafka_offset < %(next_offset)s
+    and ts >= to_timestamp(%(from_s)s) and event_type = 'page_view'
+group by 1, 2, 3
+order by 1;
+
+-- name: seen_in_windows
+-- Last-seen steps by user and session, of all that the windows hold of some logs.
+select log_id, user_id, session_id, floor(extract(epoch from max(ts)))::bigint / %(step_s)s as step
+from events
+where log_id = any(%(log_ids)s) and ts >= to_timestamp(%(from_s)s)
+group by log_id, user_id, session_id;
+
+-- name: page_views_in_windows
+-- Page views by step and page, of all that the windows hold of some logs.
+select log_id, floor(extract(epoch from ts))::bigint / %(step_s)s as step, page_url, count(*) as views
+from events
+where log_id = any(%(log_ids)s) and ts >= to_timestamp(%(from_s)s) and event_type = 'page_view'
+group by 1, 2, 3;
