@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 PROGRAM = "python -m hotpath.supervisor"
 LOOP_INTERVAL_S = 0.1
-STABLE_AFTER_S = 30.0
-"""A life of so long is no failure to start: the next restart is quick again."""
 START_ATTEMPTS = 5
 """Lives of a worker that may end before it ever ran. Once it has, it is restarted for as long as it takes."""
 NOT_RESTARTED = {error.exit_code: error for error in (Fenced, LogLost)}
@@ -93,7 +91,7 @@ class Supervisor:
             raise WorkersFailed(
                 f"worker {seat.index} failed to start {START_ATTEMPTS} times: see the log above"
             )
-        if worker.uptime_s >= STABLE_AFTER_S:
+        if worker.made_progress:
             seat.backoff_s = RESTART_BACKOFF_S
         log.error("worker %d ended (%s): starts again in %.1f s", seat.index, _how(code), seat.backoff_s)
         seat.restarts += 1

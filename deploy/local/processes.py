@@ -100,6 +100,7 @@ class Process:
         `started_as` is kept in the record: what a caller needs to know whether it runs with other settings.
         The caller's thread holds the leash: start leashed processes from a thread that lives as long as they.
         """
+        _collect()
         for path in (self.record, self.log):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > _LOG_KEPT_BYTES:
@@ -210,15 +211,19 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 def _gone(identities: list[Identity], deadline_s: float) -> bool:
     deadline = time.monotonic() + deadline_s
     while True:
-        for identity in identities:
-            child = _children.get(identity.pid)
-            if child is not None and child.poll() is not None:
-                del _children[identity.pid]
+        _collect()
         if not any(identity.alive() for identity in identities):
             return True
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
+
+
+def _collect() -> None:
+    """Take note of children that have ended: a zombie's number still looks alive, to Postgres's lock file, too."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]
 
 
 def _private(path: str, flags: int) -> int:

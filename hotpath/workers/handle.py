@@ -13,7 +13,7 @@ from hotpath.shm.segment import Segment
 from hotpath.workers.layout import segment_bytes
 
 RESTART_BACKOFF_S = 0.1
-"""The pause before the first restart; it doubles with each, up to a setting."""
+"""The pause before the first restart; it doubles with each life that commits nothing, up to a setting."""
 STARTING_DEADLINE_S = 60
 """Time for a fresh interpreter to reach Kafka and Postgres and to take its logs over."""
 
@@ -61,6 +61,11 @@ class WorkerProcess:
     def was_running(self) -> bool:
         """Whether this life ever got past its start."""
         return self.state is not WorkerState.STARTING
+
+    @property
+    def made_progress(self) -> bool:
+        """Whether this life committed anything: if so, what ended it is no reason to wait long with the next."""
+        return bool(self.control.page["blocks_committed"])
 
     def exit_code(self) -> int | None:
         """None while it runs; negative when a signal ended it."""

@@ -88,17 +88,16 @@ class Topic:
 class Pipeline:
     """`python -m hotpath.supervisor` over private servers."""
 
-    def __init__(self, topic: Topic, database: str, redis_url: str, **settings: object) -> None:
-        self.topic = topic
+    def __init__(self, kafka_topic: Topic, database: str, redis: str, **settings: object) -> None:
+        self.topic = kafka_topic
         self.database = database
-        self.redis_url = redis_url
         self.status_url = f"http://127.0.0.1:{free_port()}"
         values = {
-            "kafka_bootstrap": topic.bootstrap,
-            "kafka_options": json.dumps(topic.options),
-            "topic": topic.name,
+            "kafka_bootstrap": kafka_topic.bootstrap,
+            "kafka_options": json.dumps(kafka_topic.options),
+            "topic": kafka_topic.name,
             "postgres_dsn": database,
-            "redis_url": redis_url,
+            "redis_url": redis,
             "status_port": self.status_url.rpartition(":")[2],
             "procs": 2,
             "flush_interval_ms": 50,
