@@ -63,7 +63,7 @@ class Publisher:
 
     @property
     def delivered(self) -> int:
-        """Messages that Kafka has acknowledged; exact once `flush` returned 0, a lower bound before."""
+        """Messages that Kafka has acknowledged: exact between calls of `send`, once `flush` returned 0."""
         return max(0, self.sent - self.failed - len(self._producer))
 
     def send(self, batch: Batch) -> None:
@@ -73,7 +73,9 @@ class Publisher:
         timeout. Raises Unavailable when the producer cannot go on at all.
         """
         produce, topic = self._producer.produce, self._topic
-        for key, value, partition in zip(batch.keys, batch.values, batch.partitions, strict=True):
+        self.sent += len(batch)
+        rows = zip(batch.keys, batch.values, batch.partitions, strict=True)
+        for row, (key, value, partition) in enumerate(rows):
             while True:
                 try:
                     produce(topic, value, key, partition)
@@ -81,8 +83,9 @@ class Publisher:
                 except BufferError:
                     self._producer.poll(0.01)
                 except KafkaException as error:
+                    self.failed += len(batch) - row
+                    self.first_failure = self.first_failure or error.args[0].str()
                     raise Unavailable(f"Kafka's producer cannot go on: {error.args[0].str()}") from None
-        self.sent += len(batch)
         self._producer.poll(0)
 
     def poll(self) -> None:

@@ -89,7 +89,7 @@ class Stream:
         self._lateness = random.Random(scenario.seed)
         self._watermarks = np.zeros(scenario.partitions, np.int64)
         self._last_views = np.zeros(scenario.users, np.int64)
-        self._last_rows = np.zeros(scenario.users, np.int64)
+        self._first_rows = np.zeros(scenario.users, np.int64)
         self._bursts: dict[int, _Burst] = {}
         self._guests = 0
 
@@ -164,8 +164,9 @@ class Stream:
         starts = np.flatnonzero(np.diff(seconds[views], prepend=-1))
         for rows in np.split(views, starts[1:]):
             viewers = people[rows]
-            self._last_rows[viewers] = rows  # of several in this second, the last one stays
-            spaced = self._last_rows[viewers] == rows
+            # Of several in a second the first one stays (the value assigned last), wherever a batch is cut.
+            self._first_rows[viewers[::-1]] = rows[::-1]
+            spaced = self._first_rows[viewers] == rows
             spaced &= self._last_views[viewers] != seconds[rows]
             types[rows[~spaced]] = _CLICK
             self._last_views[viewers] = seconds[rows]
