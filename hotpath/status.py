@@ -41,9 +41,10 @@ class Rates:
         """Messages a second that this life of the worker received lately."""
         now, received = time.monotonic(), int(worker.control.page["received"])
         samples = self._samples.setdefault(worker.index, collections.deque())
-        if samples and samples[-1][1] != worker.pid:
+        if not samples or samples[-1][1] != worker.pid:
             samples.clear()
-        if not samples or now - samples[-1][0] >= 0.25:
+            samples.append((worker.started_at, worker.pid, 0))
+        if now - samples[-1][0] >= 0.25:
             samples.append((now, worker.pid, received))
         while len(samples) > 2 and now - samples[0][0] > RATE_OVER_S:
             samples.popleft()

@@ -51,7 +51,8 @@ def up(stack: Stack) -> int:
     if "HOTPATH_STATUS_URL" in settings:
         tries.insert(1, (f"curl -s {settings['HOTPATH_STATUS_URL']}/status", "what the workers do"))
     if "HOTPATH_API_URL" in settings:
-        tries.insert(1, (f"curl -s {settings['HOTPATH_API_URL']}/openapi.json", "what can be asked"))
+        api = f"curl -s {settings['HOTPATH_API_URL']}/api/v1"
+        tries.insert(1, (f"{api}/active-users; {api}/top-pages", "what the live views say"))
     console.print("\nTry next:")
     for line, what in tries:
         console.print(f"  {line}\n      [dim]{what}[/dim]")

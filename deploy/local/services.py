@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 from deploy.local.home import LOOPBACK, Home
@@ -40,11 +39,6 @@ class Service:
     health: str | None = None
     """Path that answers 200 when all is well; None for one that serves no pages."""
     stop_deadline_s: float = 10
-
-    def exists(self) -> bool:
-        found = find_spec(self.module)
-        package = found is not None and found.submodule_search_locations is not None
-        return found is not None and (not package or find_spec(f"{self.module}.__main__") is not None)
 
 
 SERVICES = (

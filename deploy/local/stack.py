@@ -57,7 +57,7 @@ class Stack:
             "redis": self.redis,
             "kafka": self.kafka,
         }
-        self.services = [RunningService(home, service) for service in services if service.exists()]
+        self.services = [RunningService(home, service) for service in services]
 
     def up(self, step: Step) -> None:
         """Start what does not run and return when all is healthy. Raises StackError."""

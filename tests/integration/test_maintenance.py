@@ -151,7 +151,8 @@ def test_a_day_near_a_logs_watermark_is_never_dropped(database, connection):
 
 def test_rows_without_a_day_go_when_they_are_old_and_were_stored_long_ago(database, connection):
     log_id = add_log(connection, NOW, next_offset=20)
-    ledger = "insert into ledger (log_id, first_offset, next_offset, received, accepted, committed_at) values (%s, %s, %s, 1, 1, %s)"
+    ledger = """insert into ledger (log_id, first_offset, next_offset, received, accepted, committed_at)
+        values (%s, %s, %s, 1, 1, %s)"""
     connection.execute(ledger, [log_id, 0, 10, NOW - 31 * DAY])
     connection.execute(ledger, [log_id, 10, 20, NOW - 29 * DAY])
     old = datetime(2033, 1, 1, tzinfo=UTC)
@@ -180,7 +181,8 @@ def test_old_ledger_rows_are_merged_by_the_hour(database, connection):
     log_id = add_log(connection, next_offset=110)
     old = (NOW - 10 * DAY).replace(minute=0)
     insert = (
-        "insert into ledger (log_id, first_offset, next_offset, received, accepted, bot, reason, rules_id, committed_at) "
+        "insert into ledger "
+        "(log_id, first_offset, next_offset, received, accepted, bot, reason, rules_id, committed_at) "
         "values (%s, %s, %s, %s, %s, %s, %s, 1, %s)"
     )
     minute = timedelta(minutes=1)

@@ -164,7 +164,7 @@ def test_a_new_partition_of_a_known_topic_begins_at_the_low_watermark(sink):
 def test_a_topic_made_anew_stops_with_a_message_and_changes_nothing(database, sink):
     take(sink, topic_id="old")
     before = rows(database, "select * from partition_state")
-    with pytest.raises(LogLost, match="was made anew.*id old.*id new"):
+    with pytest.raises(LogLost, match=r"was made anew.*id old.*id new"):
         take(sink, topic_id="new")
     assert rows(database, "select * from partition_state") == before
 
@@ -179,14 +179,14 @@ def test_a_topic_made_anew_is_taken_once_the_old_one_is_retired(sink):
 
 def test_a_log_whose_retention_has_passed_stops_with_a_message(sink):
     take(sink)
-    with pytest.raises(LogLost, match="retention has passed.*at offset 0.*begins at 5"):
+    with pytest.raises(LogLost, match=r"retention has passed.*at offset 0.*begins at 5"):
         take(sink, low=5)
 
 
 def test_a_log_shorter_than_postgres_says_stops_with_a_message(sink):
     (handle,) = take(sink)
     sink.flush(block_of([handle], list(numbered(10))))
-    with pytest.raises(LogLost, match="shorter.*at offset 10.*ends at 9"):
+    with pytest.raises(LogLost, match=r"shorter.*at offset 10.*ends at 9"):
         take(sink, high=9)
     assert take(sink, high=10)[0].next_offset == 10
 

@@ -239,7 +239,7 @@ def test_a_missing_table_is_told_and_not_waited_for(database, open_sink):
     handles = take(sink)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("alter table events rename to something_else")
-    with pytest.raises(Unavailable, match="42P01.*hotpath.migrate"):
+    with pytest.raises(Unavailable, match=r"42P01.*hotpath.migrate"):
         sink.flush(next_block(handles, 0))
 
 

@@ -106,7 +106,8 @@ def test_migrations_at_the_same_time_are_applied_once(empty_database):
 
 def test_a_failed_migration_leaves_nothing_behind(empty_database, monkeypatch):
     broken = sql.Migration(3, "broken", "create table half (a int); select 1 / 0;")
-    monkeypatch.setattr(sql, "migrations", lambda known=sql.migrations(): [*known, broken])
+    known = sql.migrations()
+    monkeypatch.setattr(sql, "migrations", lambda: [*known, broken])
     with psycopg.connect(empty_database, autocommit=True) as connection:
         with pytest.raises(psycopg.errors.DivisionByZero):
             migrate.migrate(connection)
@@ -130,9 +131,11 @@ def test_check_accepts_the_schema_of_this_program(connection):
 
 
 def test_check_names_the_command_when_there_is_no_schema(empty_database):
-    with psycopg.connect(empty_database, autocommit=True) as connection:
-        with pytest.raises(Unavailable, match="no hotpath schema; run `python -m hotpath.migrate`"):
-            migrate.check(connection)
+    with (
+        psycopg.connect(empty_database, autocommit=True) as connection,
+        pytest.raises(Unavailable, match=r"no hotpath schema; run `python -m hotpath.migrate`"),
+    ):
+        migrate.check(connection)
 
 
 def test_check_notices_a_schema_of_another_version(connection):
@@ -185,7 +188,8 @@ def test_a_ledger_row_holds_received_as_the_sum_of_its_classes(connection):
         "insert into partition_state (topic, topic_id, partition, next_offset, epoch, owner, rules_id) "
         "values ('t', 'i', 0, 0, 1, 'o', 1)"
     )
-    insert = "insert into ledger (log_id, first_offset, next_offset, received, accepted, bot) values (1, %s, %s, %s, %s, %s)"
+    insert = """insert into ledger (log_id, first_offset, next_offset, received, accepted, bot)
+        values (1, %s, %s, %s, %s, %s)"""
     connection.execute(insert, [0, 10, 5, 3, 2])
     for wrong in (
         [10, 20, 5, 3, 1],

@@ -105,7 +105,7 @@ def test_a_leashed_process_dies_with_the_one_that_started_it_by_kill_9(home: Hom
 def test_a_process_that_ends_while_it_is_waited_for_is_told_with_its_log(home: Home):
     process = Process(home.path, "failing")
     process.start([sys.executable, "-c", "import time; print('no such thing'); time.sleep(0.2)"])
-    with pytest.raises(StackError, match="(?s)failing ended before ready.*no such thing"):
+    with pytest.raises(StackError, match=r"(?s)failing ended before ready.*no such thing"):
         process.wait_until(lambda: False, "ready", 20)
 
 
@@ -169,7 +169,7 @@ def test_a_service_with_other_settings_is_started_again_and_one_with_the_same_is
 
 
 def test_a_service_that_cannot_start_is_told_with_its_log(home: Home):
-    with pytest.raises(StackError, match="(?s)crashing ended before running.*Beautiful is better"):
+    with pytest.raises(StackError, match=r"(?s)crashing ended before running.*Beautiful is better"):
         RunningService(home, CRASHING).start({})
 
 

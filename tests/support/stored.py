@@ -1,6 +1,7 @@
 """What Postgres holds after a test, and the proof that it agrees with itself."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import psycopg
 from psycopg.rows import dict_row
@@ -49,7 +50,7 @@ def assert_ledger_agrees(dsn: str) -> None:
             ledger = connection.execute(
                 "select * from ledger where log_id = %s order by first_offset", [state["log_id"]]
             ).fetchall()
-            for before, after in zip(ledger, ledger[1:], strict=False):
+            for before, after in pairwise(ledger):
                 assert before["next_offset"] == after["first_offset"]
             if ledger:
                 assert ledger[-1]["next_offset"] == state["next_offset"]
