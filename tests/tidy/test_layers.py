@@ -38,6 +38,7 @@ LAYERS = [
         "hotpath.preflight",
         "hotpath.maintenance",
         "hotpath.migrate",
+        "hotpath.topic",
     },
 ]
 STAGES = {"source", "decode", "validate", "bots", "postgres_sink", "redis_sink"}
