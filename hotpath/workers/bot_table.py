@@ -117,6 +117,19 @@ class Epoch:
         slots = self.hot.slots_of(keys)
         self.hot.counts[slots] = counts
 
+    def counts_of(self, keys: np.ndarray) -> np.ndarray:
+        """The counts (int64) of keys (int64) that have been counted."""
+        counts = np.zeros(keys.size, np.int64)
+        places = np.searchsorted(self.frozen_keys, keys)
+        frozen = np.zeros(keys.size, np.bool_)
+        if self.frozen_keys.size:
+            frozen = self.frozen_keys.take(places, mode="clip") == keys
+            counts[frozen] = self.frozen_counts[places[frozen]]
+        if self.hot is not None:
+            slots = self.hot.slots_of(keys[~frozen])
+            counts[~frozen] = self.hot.counts[slots]
+        return counts
+
     def freeze(self) -> None:
         """Merge the hot part into the frozen one."""
         if self.hot is None:

@@ -35,6 +35,10 @@ Recall = Callable[[int, list[int]], Iterable[SecondCounts]]
 """(index into the block's logs, seconds) to what was counted in them before the log was taken over; for
 seconds in which nothing was counted it may return nothing."""
 
+Share = Callable[[Block, int, np.ndarray, np.ndarray], np.ndarray]
+"""(block, index into its logs, one row per (user, second), page views of it that this log has accepted so far, these
+included) to how many the other logs have: int64. For topics whose logs share users."""
+
 
 class BotCounts:
     """How many page views each user has in each second of one log, as far as they were accepted."""
@@ -84,6 +88,16 @@ class BotCounts:
             part = slice(start, start + ROWS_MAX)
             kept[part] = self._count_part(keys[part], numbers[part])
         return kept
+
+    def counts_of(self, user_hashes: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """What has been counted of these users and seconds, the limit at most: int64; both arrays int64, n."""
+        keys = _keys(user_hashes, seconds)
+        numbers = seconds >> EPOCH_BITS
+        counts = np.zeros(keys.size, np.int64)
+        for number in np.unique(numbers).tolist():
+            rows = np.flatnonzero(numbers == number)
+            counts[rows] = self._epoch(number).counts_of(keys[rows])
+        return counts
 
     def _count_part(self, keys: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         first = int(numbers[0])
@@ -135,12 +149,17 @@ def _keys(user_hashes: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 
 def classify_bots(
-    block: Block, rows: slice, counts: Sequence[BotCounts], recall: Recall | None = None
+    block: Block,
+    rows: slice,
+    counts: Sequence[BotCounts],
+    recall: Recall | None = None,
+    share: Share | None = None,
 ) -> None:
     """Count the page views among `rows` that stand as accepted, and make those over the limit bots.
 
     `counts`: one per entry of `block.logs`. `rows`: any rows in which those of a log stand in offset order
-    and next to each other. Raises LookupError when counts have to be loaded and `recall` is None.
+    and next to each other. `share`: asked what the other logs have of the same users. Raises LookupError when
+    counts have to be loaded and `recall` is None.
     """
     views = np.flatnonzero(block.page_views[rows] & (block.classes[rows] == EventClass.ACCEPTED))
     if views.size == 0:
@@ -158,6 +177,8 @@ def classify_bots(
         if missing:
             _load(counts[log], log, missing, recall)
         kept[part] = counts[log].count(user_hashes[part], seconds[part])
+        if share is not None:
+            kept[part] &= _kept_among_all(block, log, views[part], counts[log], kept[part], share)
     if not kept.all():
         bots = views[~kept]
         block.classes[bots] = EventClass.BOT
@@ -171,3 +192,21 @@ def _load(counts: BotCounts, log: int, missing: list[int], recall: Recall | None
         counts.load(second, user_ids, user_counts)
     for second in missing:  # also where nothing was counted
         counts.load(second, (), ())
+
+
+def _kept_among_all(
+    block: Block, log: int, views: np.ndarray, counts: BotCounts, kept: np.ndarray, share: Share
+) -> np.ndarray:
+    """Which page views are within the limit when those of the other logs are counted, too: bool, one per view."""
+    seconds = block.times_us[views] // 1_000_000
+    keys = _keys(block.user_hashes[views], seconds)
+    _, firsts, pairs = np.unique(keys, return_index=True, return_inverse=True)
+    own = counts.counts_of(block.user_hashes[views[firsts]], seconds[firsts])
+    others = share(block, log, views[firsts], own)
+    own_before = own - np.bincount(pairs, kept, firsts.size).astype(np.int64)
+    room = np.maximum(counts.limit - others - own_before, 0)
+    order = np.argsort(pairs, kind="stable")
+    starts = np.searchsorted(pairs[order], np.arange(firsts.size))
+    ranks = np.empty(views.size, np.int64)
+    ranks[order] = np.arange(views.size) - starts[pairs[order]]
+    return ranks < room[pairs]

@@ -12,7 +12,7 @@ import numpy as np
 from hotpath.events import CLASS_COUNT, PAYLOAD_KEPT_BYTES, QUARANTINED, EventClass
 from hotpath.settings import Rules
 from hotpath.shm.block import Block
-from hotpath.workers.bots import BotCounts, Recall, classify_bots
+from hotpath.workers.bots import BotCounts, Recall, Share, classify_bots
 from hotpath.workers.decode import decode
 from hotpath.workers.validate import validate
 
@@ -39,6 +39,7 @@ def classify_chunk(
     counts: Sequence[BotCounts],
     room: np.ndarray,
     recall: Recall | None = None,
+    share: Share | None = None,
 ) -> slice:
     """Append n messages to `block` as classed rows, and return which rows these are.
 
@@ -46,7 +47,7 @@ def classify_chunk(
     order of `offsets` (int64, n); `append_times_us`: int64, n, microseconds since 1970. The caller has
     opened the logs in `block.logs` (`log_count`, and `watermark_s` as it stands before this chunk) and has
     asked `block.fits`. `counts`: one per entry of `block.logs`; `room`: see `payload_room`, made anew per
-    block; `recall`: see `bots.Recall`.
+    block; `recall`, `share`: see `bots`.
 
     Afterwards the watermarks, `received` and `counts` of `block.logs` include the chunk; first_offset and
     next_offset are the caller's. Raises ValueError when the block has no room.
@@ -57,7 +58,7 @@ def classify_chunk(
     block.offsets[rows] = offsets
     validate(block, texts, append_times_us, rules)
     classify_late(block, rows, rules.late_max_s)
-    classify_bots(block, rows, counts, recall)
+    classify_bots(block, rows, counts, recall, share)
     keep_payloads(values, block, rows, room)
     tally(block, rows)
     return rows

@@ -25,7 +25,7 @@ from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.shm.control import STAGES, Control, WorkerState
 from hotpath.shm.ring import Ring
-from hotpath.workers.bots import BotCounts, Recall
+from hotpath.workers.bots import BotCounts, Recall, Share
 from hotpath.workers.classify import classify_chunk, payload_room
 from hotpath.workers.copy_format import seal_rows
 from hotpath.workers.logs import LogHandle
@@ -55,6 +55,7 @@ class Pipeline:
         partitions: int,
         source: Source,
         recall: Recall,
+        share: Share | None,
         ring: Ring,
         control: Control,
         sinks: SinkThreads,
@@ -64,6 +65,7 @@ class Pipeline:
         self._partitions = partitions
         self._source = source
         self._recall = recall
+        self._share = share
         self._ring = ring
         self._control = control
         self._page = control.page
@@ -161,6 +163,7 @@ class Pipeline:
             counts=self._bot_counts,
             room=self._payload_room,
             recall=self._recall,
+            share=self._share,
         )
         classified = time.thread_time_ns()
         seal_rows(block, rows)

@@ -15,13 +15,17 @@ import time
 from collections.abc import Iterable
 from operator import itemgetter
 
+import numpy as np
+
 from hotpath.console import configure_logging
 from hotpath.errors import ConfigError, HotpathError
 from hotpath.kafka import describe_topic, log_ranges
 from hotpath.settings import PipelineSettings, load
+from hotpath.shm.block import Block
 from hotpath.shm.control import WorkerState
 from hotpath.shm.segment import Segment
-from hotpath.workers.bots import Recall, SecondCounts
+from hotpath.views.shared_bots import SharedBots
+from hotpath.workers.bots import Recall, SecondCounts, Share
 from hotpath.workers.layout import map_worker
 from hotpath.workers.logs import LogHandle
 from hotpath.workers.pipeline import Pipeline
@@ -76,8 +80,18 @@ def run(settings: PipelineSettings, index: int, segment: Segment, logs_max: int,
 
     source = Source(settings, topic.name, handles, status, control.page)
     sinks = SinkThreads(ring, control, postgres, RedisSink(settings, status))
+    share = _share(settings, handles) if settings.bot_counters == "redis" else None
     pipeline = Pipeline(
-        settings, handles, topic.partitions, source, _recall(postgres, handles), ring, control, sinks, stop
+        settings,
+        handles,
+        topic.partitions,
+        source,
+        _recall(postgres, handles),
+        share,
+        ring,
+        control,
+        sinks,
+        stop,
     )
     log.info("worker %d owns partitions %s", index, ", ".join(map(str, partitions)))
     pipeline.run()
@@ -97,6 +111,17 @@ def _recall(postgres: PostgresSink, handles: list[LogHandle]) -> Recall:
             yield second, user_ids, counts
 
     return recall
+
+
+def _share(settings: PipelineSettings, handles: list[LogHandle]) -> Share:
+    """What the other workers' logs have counted, by way of Redis."""
+    shared = SharedBots(settings)
+
+    def share(block: Block, log: int, rows: np.ndarray, own_counts: np.ndarray) -> np.ndarray:
+        users = [block.text(0, row) for row in rows.tolist()]
+        return shared.others(handles[log].log_id, users, block.times_us[rows] // 1_000_000, own_counts)
+
+    return share
 
 
 def _stop_event(supervisor_fd: int) -> threading.Event:
