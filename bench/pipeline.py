@@ -1,270 +1,358 @@
 """End to end: `python -m bench.pipeline --events 2000000 --procs 2 [--json]`.
 
-Fills a topic first, then times the supervisor over it until the last Postgres commit and the last Redis apply, and
-checks the ledger against what was sent. In the same run, as many writers COPY the same rows raw: what this Postgres
-takes when nothing else is to be done.
+    fill the topic ► start the supervisor ► wait for the last Postgres commit and the last Redis apply
+                   ► compare every class with the truth ► raw COPY of the same rows ► the limit
+
+A result is printed only when the answer was right: the ledger's counts are those that the workload promised.
 """
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 import psycopg
-from confluent_kafka import Producer
+import redis
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from bench.servers import Servers, private_servers
-from bench.workload import Truth, standard_workload
+from bench.harness import (
+    ROOT,
+    CpuMeter,
+    Place,
+    child_environment,
+    database,
+    free_port,
+    machine,
+    place,
+    server_pids,
+    servers,
+)
+from bench.limit import consume_only, limit, parse_us
+from bench.raw_copy import copy_raw, rows_of
+from bench.workload import AS_IF_RATE, USERS, Filled, Workload, fill
+from hotpath.console import configure_logging
+from hotpath.errors import HotpathError, Unavailable, WorkersFailed
 from hotpath.events import EventClass
+from hotpath.kafka import log_ranges
+from hotpath.views import keys
 
-TOPIC = "events"
 PARTITIONS = 16
-POLL_S = 0.1
-STALLED_S = 60
+POLL_S = 0.05
+"""How often the end is looked for: a hundredth of the shortest run that means anything."""
+WIDTH_IN_FILES = 120
 
-console = Console(stderr=True)
+
+def worker_figures(status: dict) -> list[dict[str, object]]:
+    """What a bench needs of the supervisor's /status, worker by worker: the only place that knows its names.
+
+    `stage_cpu_s` (stage to CPU seconds since the worker began), `cpu_s` (of the whole process), `rss_bytes`,
+    `bot_counts_bytes`, `received`, `restarts`.
+    """
+    names = ("stage_cpu_s", "cpu_s", "rss_bytes", "bot_counts_bytes", "received", "restarts")
+    return [{name: worker.get(name, 0) for name in names} for worker in status["workers"]]
 
 
 @dataclass
-class Result:
-    """What a run measured. Rates in events/s, costs in µs of CPU per event."""
+class Watch:
+    """What was seen while the pipeline ran; times in seconds since the supervisor was started."""
 
-    events: int
-    procs: int
-    cold_start_s: float
-    committed_per_s: float
-    applied_per_s: float
-    worker_cpu_us: float
-    stage_cpu_us: dict[str, float]
-    server_cpu_us: dict[str, float]
-    worker_rss_max_mib: float
-    bot_counts_max_mib: float
-    raw_copy_per_s: float
-    share_of_raw_copy: float
+    first_commit_s: float = 0.0
+    first_commit_events: int = 0
+    committed_s: float = 0.0
+    applied_s: float = 0.0
+    rss_bytes_max: int = 0
+    bot_counts_bytes_max: int = 0
+    workers: list[dict[str, object]] = field(default_factory=list)  # as last seen
 
 
-def fill(servers: Servers, events: int, rate: float) -> Truth:
-    """Produce the standard workload. Raises RuntimeError when a message is not delivered."""
-    failed = []
-    producer = Producer(
-        {
-            "bootstrap.servers": servers.kafka.bootstrap,
-            **servers.kafka.client_options,
-            "partitioner": "murmur2_random",
-            "enable.idempotence": True,
-            "linger.ms": 50,
-            "batch.size": 500_000,
-            "queue.buffering.max.messages": 1_000_000,
-            "on_delivery": lambda error, message: failed.append(error) if error else None,
-        }
-    )
-    truth = Truth()
-    columns = (TextColumn("filling the topic"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=events)
-        for batch in standard_workload(events, rate, truth):
-            for key, value in batch:
-                while True:
-                    try:
-                        producer.produce(TOPIC, value, key)
-                        break
-                    except BufferError:
-                        producer.poll(0.1)
-            producer.poll(0)
-            progress.advance(task, len(batch))
-        producer.flush(60)
-    if failed:
-        raise RuntimeError(f"{len(failed)} messages were not delivered: {failed[0]}")
-    return truth
+class Supervised:
+    """`python -m hotpath.supervisor` over a place."""
 
-
-class Supervisor:
-    """The supervisor under test, and its status."""
-
-    def __init__(self, servers: Servers, procs: int, settings: list[str]) -> None:
-        port = servers.kafka.home.port("bench-status")
+    def __init__(self, at: Place, procs: int, flags: list[str]) -> None:
+        port = free_port()
         self._url = f"http://127.0.0.1:{port}/status"
-        self.environment = os.environ | {
-            "HOTPATH_KAFKA_BOOTSTRAP": servers.kafka.bootstrap,
-            "HOTPATH_KAFKA_OPTIONS": json.dumps(servers.kafka.client_options),
-            "HOTPATH_TOPIC": TOPIC,
-            "HOTPATH_POSTGRES_DSN": servers.postgres.dsn(),
-            "HOTPATH_REDIS_URL": servers.redis.url,
-            "HOTPATH_STATUS_PORT": str(port),
-            "HOTPATH_LOG_LEVEL": "warning",
-        }
-        subprocess.run([sys.executable, "-m", "hotpath.migrate"], env=self.environment, check=True, stdout=2)
-        command = [sys.executable, "-m", "hotpath.supervisor", "--procs", str(procs), *settings]
-        self.started_at = time.monotonic()
-        self._process = subprocess.Popen(command, env=self.environment)
+        environment = child_environment(at.environment | {"HOTPATH_STATUS_PORT": str(port)})
+        command = [sys.executable, "-m", "hotpath.supervisor", "--procs", str(procs), *flags]
+        # Standard output is for the result.
+        self.process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=sys.stderr)
 
-    def workers(self) -> list[dict[str, Any]]:
-        """Status of the workers; none while the supervisor starts. Raises RuntimeError when it has ended."""
-        if self._process.poll() is not None:
-            raise RuntimeError(f"the supervisor ended with {self._process.returncode}")
+    def status(self) -> dict | None:
+        """/status, or None while it is not served. Raises WorkersFailed when the supervisor has ended."""
+        if self.process.poll() is not None:
+            raise WorkersFailed(f"the supervisor ended with exit code {self.process.returncode}; see above")
         try:
             with urllib.request.urlopen(self._url, timeout=5) as reply:
-                return json.load(reply)["workers"]
-        except OSError:
-            return []
+                return json.load(reply)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return None
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(60)
+        """Drain, as a person would; by force when that takes too long."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
 
 
-def watch(supervisor: Supervisor, servers: Servers, events: int, procs: int) -> Result:
-    """Follow the supervisor until everything is committed and applied."""
-    first_at = committed_at = applied_at = 0.0
-    rss_max = bots_max = 0
-    before = servers.cpu_s()
-    columns = (TextColumn("pipeline"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=events)
-        moved_at, seen = time.monotonic(), 0
-        while not applied_at:
-            time.sleep(POLL_S)
-            now, workers = time.monotonic(), supervisor.workers()
-            committed = sum(worker.get("rows_committed", 0) for worker in workers)
-            rss_max = max([rss_max, *(worker.get("rss_bytes", 0) for worker in workers)])
-            bots_max = max([bots_max, *(worker.get("bot_counts_bytes", 0) for worker in workers)])
-            progress.update(task, completed=committed)
-            if not first_at and any(worker.get("received") for worker in workers):
-                first_at = now
-            if committed > seen:
-                moved_at, seen = now, committed
-            if committed >= events:
-                committed_at = committed_at or now
-                if all(worker["redis_lag_events"] == 0 for worker in workers):
-                    applied_at = now
-            if now - moved_at > STALLED_S:
-                raise RuntimeError(f"nothing was committed for {STALLED_S} s, at {committed} of {events}")
-    servers_cpu = {name: (after - before[name]) / events * 1e6 for name, after in servers.cpu_s().items()}
-    stages: dict[str, float] = {}
-    for worker in workers:
-        for stage, cpu_s in worker["stage_cpu_s"].items():
-            stages[stage] = stages.get(stage, 0) + cpu_s / events * 1e6
-    return Result(
-        events=events,
-        procs=procs,
-        cold_start_s=first_at - supervisor.started_at,
-        committed_per_s=events / (committed_at - first_at),
-        applied_per_s=events / (applied_at - first_at),
-        worker_cpu_us=sum(worker["cpu_s"] for worker in workers) / events * 1e6,
-        stage_cpu_us=stages,
-        server_cpu_us=servers_cpu,
-        worker_rss_max_mib=rss_max / 2**20,
-        bot_counts_max_mib=bots_max / 2**20,
-        raw_copy_per_s=0,
-        share_of_raw_copy=0,
+@contextmanager
+def supervised(at: Place, procs: int, flags: list[str]) -> Iterator[Supervised]:
+    """The supervisor for the length of a `with` block; `flags` are further ones of its own."""
+    running = Supervised(at, procs, flags)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def watch_to_the_end(at: Place, running: Supervised, ends: dict[int, int], timeout_s: float) -> Watch:
+    """Look on until Postgres and Redis hold the logs to their `ends`. Raises Unavailable after `timeout_s`."""
+    seen, began, looked_at = Watch(), time.perf_counter(), 0.0
+    with (
+        psycopg.connect(at.settings.postgres_dsn, autocommit=True) as postgres,
+        redis.Redis.from_url(at.settings.redis_url, decode_responses=True) as views,
+    ):
+        while not seen.applied_s:
+            now = time.perf_counter() - began
+            if now > timeout_s:
+                raise Unavailable(f"the pipeline did not reach the end of the topic in {timeout_s:g} s")
+            if now - looked_at > 0.25 or not looked_at:
+                looked_at = now
+                _look_at_workers(running, seen)
+            positions = _positions(postgres, at)
+            committed = sum(position for _, position in positions.values())
+            if committed and not seen.first_commit_events:
+                seen.first_commit_s, seen.first_commit_events = now, committed
+            done = all(positions.get(number, (0, 0))[1] >= end for number, end in ends.items())
+            if done and not seen.committed_s:
+                seen.committed_s = now
+            if done and _applied(views, at, positions, ends):
+                seen.applied_s = time.perf_counter() - began
+            else:
+                time.sleep(POLL_S)
+    _look_at_workers(running, seen)
+    return seen
+
+
+def _look_at_workers(running: Supervised, seen: Watch) -> None:
+    status = running.status()
+    if status is None:
+        return
+    seen.workers = worker_figures(status)
+    seen.rss_bytes_max = max([seen.rss_bytes_max, *(worker["rss_bytes"] for worker in seen.workers)])
+    seen.bot_counts_bytes_max = max(
+        [seen.bot_counts_bytes_max, *(worker["bot_counts_bytes"] for worker in seen.workers)]
     )
 
 
-def check(dsn: str, truth: Truth) -> None:
-    """Raises RuntimeError when the ledger is not what was sent: a fast wrong answer is none."""
-    labels = [c.label for c in EventClass]
-    with psycopg.connect(dsn) as connection:
-        counts = connection.execute(
-            f"SELECT {', '.join(f'sum({label})::bigint' for label in labels)} FROM ledger"
-        )
-        found = dict(zip(labels, counts.fetchone(), strict=True))
+def _positions(postgres: psycopg.Connection, at: Place) -> dict[int, tuple[int, int]]:
+    """Partition to (log_id, next_offset), as Postgres has it."""
+    rows = postgres.execute(
+        "SELECT partition, log_id, next_offset FROM partition_state WHERE topic = %s", (at.settings.topic,)
+    )
+    return {partition: (log_id, next_offset) for partition, log_id, next_offset in rows}
+
+
+def _applied(
+    views: redis.Redis, at: Place, positions: dict[int, tuple[int, int]], ends: dict[int, int]
+) -> bool:
+    """Whether Redis holds every log to its end."""
+    prefix = at.settings.redis_prefix
+    for number, end in ends.items():
+        log_id = positions[number][0]
+        generation = views.get(keys.current(prefix, log_id))
+        if generation is None:
+            return False
+        applied = views.hget(keys.part(prefix, log_id, int(generation), "state"), "applied")
+        if applied is None or int(applied) < end:
+            return False
+    return True
+
+
+def check(at: Place, filled: Filled) -> None:
+    """Raises WorkersFailed unless the ledger counts what the workload promised."""
+    columns = ", ".join(f"coalesce(sum({c.label}), 0)::bigint" for c in EventClass)
+    with psycopg.connect(at.settings.postgres_dsn) as connection:
+        counts = connection.execute(f"SELECT {columns} FROM ledger").fetchone()
         stored = connection.execute("SELECT count(*) FROM events").fetchone()[0]
-    if found != truth.classes() or stored != truth.accepted:
-        raise RuntimeError(
-            f"sent {truth.classes()}, but the ledger has {found} and {stored} events are stored"
-        )
+    found = dict(zip((c.label for c in EventClass), counts, strict=True))
+    if found != filled.truth:
+        wrong = {name: (found[name], count) for name, count in filled.truth.items() if found[name] != count}
+        raise WorkersFailed(f"wrong answer, class: (ledger, truth): {wrong}")
+    if stored != filled.truth["accepted"]:
+        raise WorkersFailed(f"wrong answer: {stored} rows in events, not {filled.truth['accepted']}")
 
 
-def raw_copy(dsn: str, procs: int) -> float:
-    """Rows/s of a COPY of the stored events into a table of the same definition, by `procs` writers at once."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("CREATE TABLE raw_copy (LIKE events INCLUDING ALL)")
-        rows = connection.execute("SELECT count(*) FROM events").fetchone()[0]
-        streams = []
-        for writer in range(procs):
-            query = f"COPY (SELECT * FROM events WHERE log_id % {procs} = {writer}) TO STDOUT (FORMAT BINARY)"
-            with connection.cursor().copy(query) as copy:
-                streams.append(b"".join(copy))
-
-    def write(stream: bytes) -> None:
-        with (
-            psycopg.connect(dsn) as connection,
-            connection.cursor() as cursor,
-            cursor.copy("COPY raw_copy FROM STDIN (FORMAT BINARY)") as copy,
-        ):
-            copy.write(stream)
-
-    threads = [threading.Thread(target=write, args=(stream,)) for stream in streams]
-    begin = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    elapsed = time.monotonic() - begin
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        if connection.execute("SELECT count(*) FROM raw_copy").fetchone()[0] != rows:
-            raise RuntimeError("the raw COPY lost rows")
-        connection.execute("DROP TABLE raw_copy")
-    return rows / elapsed
+def stages_us(workers: list[dict], events: int) -> dict[str, float]:
+    """CPU of all workers per event, by stage, microseconds."""
+    stages: dict[str, float] = {}
+    for worker in workers:
+        for stage, seconds in (worker["stage_cpu_s"] or {}).items():
+            stages[stage] = stages.get(stage, 0.0) + seconds / events * 1e6
+    return {stage: round(us, 3) for stage, us in stages.items()}
 
 
-def show(result: Result) -> None:
-    table = Table(title=f"{result.events:,} events, {result.procs} workers", title_justify="left")
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    table.add_row("events/s until the last Postgres commit", f"{result.committed_per_s:,.0f}")
-    table.add_row("events/s until the last Redis apply", f"{result.applied_per_s:,.0f}")
-    table.add_row("raw COPY of the same rows, rows/s", f"{result.raw_copy_per_s:,.0f}")
-    table.add_row("share of raw COPY", f"{result.share_of_raw_copy:.2f}")
-    table.add_row("start to first message, s", f"{result.cold_start_s:.2f}")
-    table.add_row("worker CPU, µs an event", f"{result.worker_cpu_us:.2f}")
-    for stage, cost in result.stage_cpu_us.items():
-        table.add_row(f"  {stage}", f"{cost:.2f}")
-    for server, cost in result.server_cpu_us.items():
-        table.add_row(f"{server} CPU, µs an event", f"{cost:.2f}")
-    table.add_row("largest worker, MiB", f"{result.worker_rss_max_mib:.0f}")
-    table.add_row("  of it bot counts, MiB", f"{result.bot_counts_max_mib:.0f}")
-    Console().print(table)
+def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[str, object]:
+    """One run in a fresh place."""
+    workload = Workload(
+        arguments.events, partitions=PARTITIONS, users=arguments.users, as_if_rate=arguments.as_if_rate
+    )
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("filling the topic", total=arguments.events)
+        filled = fill(at.settings, workload, lambda sent: progress.update(task, completed=sent))
+    console.print(
+        f"filled {filled.events:,} events in {filled.seconds:.1f} s; starting {arguments.procs} workers"
+    )
+    ends = {number: end for number, (_, end) in log_ranges(at.settings, list(range(PARTITIONS))).items()}
+
+    meter = CpuMeter(at.pids)
+    with supervised(at, arguments.procs, arguments.flags) as running:
+        seen = watch_to_the_end(at, running, ends, arguments.timeout)
+        servers_us = meter.us_per(filled.events)
+    check(at, filled)
+    console.print("the answer is right; copying the same rows raw")
+
+    raw = _raw_copy(at, arguments.procs)
+    consumed = consume_only(at.settings, PARTITIONS, at.pids["kafka"])
+    parts_us = {
+        "librdkafka": consumed.client_us,
+        "broker": consumed.broker_us,
+        "orjson": parse_us(consumed.sample),
+        "postgres": raw["server_us_per_row"],
+        "redis": servers_us["redis"],
+    }
+    host = machine()
+    bound = limit(host["cores"], parts_us)
+    # The first commit ends the start of the interpreters; what it held took as long, and is left out with it.
+    after_first = filled.events - seen.first_commit_events
+
+    def steady_rate(until_s: float) -> float:
+        return after_first / max(until_s - seen.first_commit_s, POLL_S)
+
+    committed_per_s, applied_per_s = steady_rate(seen.committed_s), steady_rate(seen.applied_s)
+    stages = stages_us(seen.workers, filled.events)
+    return {
+        "machine": host,
+        "events": filled.events,
+        "value_bytes_mean": round(filled.value_bytes / filled.events, 1),
+        "procs": arguments.procs,
+        "seconds_to_postgres": round(seen.committed_s, 3),
+        "seconds_to_redis": round(seen.applied_s, 3),
+        "seconds_to_first_commit": round(seen.first_commit_s, 3),
+        "committed_per_s": round(committed_per_s),
+        "applied_per_s": round(applied_per_s),
+        "worker_us_by_stage": stages,
+        "worker_us": round(sum(stages.values()), 3),
+        "worker_process_us": round(sum(w["cpu_s"] for w in seen.workers) / filled.events * 1e6, 3),
+        "server_us": servers_us,
+        "worker_rss_mib_max": round(seen.rss_bytes_max / 2**20, 1),
+        "bot_counts_mib_max": round(seen.bot_counts_bytes_max / 2**20, 1),
+        "raw_copy": raw,
+        "ratio_to_raw_copy": round(committed_per_s / raw["rows_per_s"], 3),
+        "limit_us": parts_us,
+        "limit_events_per_s": bound,
+        "ratio_to_limit": round(applied_per_s / bound, 3) if bound else None,
+        "classes": filled.truth,
+    }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.pipeline", description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--procs", type=int, default=2)
-    parser.add_argument("--rate", type=float, default=100_000, help="events a second of event time")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    options, settings = parser.parse_known_args()
+def _raw_copy(at: Place, writers: int) -> dict[str, float | int | None]:
+    """The rows of the run into another fresh database."""
+    streams = rows_of(at.settings.postgres_dsn, writers)
+    with database(at.settings.postgres_dsn, f"{at.settings.topic}_raw") as dsn:
+        meter = CpuMeter({"postgres": server_pids(at.settings)["postgres"]})
+        raw = copy_raw(dsn, streams)
+        server_us = meter.us_per(raw.rows)["postgres"]
+    return {
+        "rows": raw.rows,
+        "writers": writers,
+        "seconds": round(raw.seconds, 3),
+        "rows_per_s": round(raw.rows_per_s),
+        "server_us_per_row": server_us,
+    }
+
+
+def table(result: dict[str, object]) -> Table:
+    """The result for people."""
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    shown.add_column(no_wrap=True)
+    shown.add_column()
+
+    def figures(parts: dict[str, object]) -> str:
+        return ", ".join(f"{name} {'-' if us is None else us}" for name, us in parts.items())
+
+    host, raw = result["machine"], result["raw_copy"]
+    bound = result["limit_events_per_s"]
+    rows = {
+        "machine": f"{host['cores']} cores of {host['cpu']}, {host['memory_gib']} GiB, Python {host['python']}",
+        "workload": f"{result['events']:,} events of {result['value_bytes_mean']} bytes, {result['procs']} workers",
+        "events/s": f"[bold]{result['committed_per_s']:,}[/bold] to the last Postgres commit, "
+        f"[bold]{result['applied_per_s']:,}[/bold] to the last Redis apply, from the first commit on",
+        "seconds": f"{result['seconds_to_first_commit']} to the first commit, {result['seconds_to_postgres']} to "
+        f"the last, {result['seconds_to_redis']} to the last apply",
+        "worker CPU µs/event": f"[bold]{result['worker_us']}[/bold] ({figures(result['worker_us_by_stage'])}); "
+        f"whole process {result['worker_process_us']}",
+        "server CPU µs/event": figures(result["server_us"]),
+        "worker memory": f"{result['worker_rss_mib_max']} MiB at most, "
+        f"of which bot counts {result['bot_counts_mib_max']} MiB",
+        "raw COPY": f"{raw['rows_per_s']:,} rows/s by {raw['writers']} writers; "
+        f"pipeline / raw = [bold]{result['ratio_to_raw_copy']}[/bold]",
+        "limit": f"{bound:,} events/s; pipeline / limit = [bold]{result['ratio_to_limit']}[/bold]"
+        if bound
+        else "-",
+        "limit µs/event": figures(result["limit_us"]),
+    }
+    for name, text in rows.items():
+        shown.add_row(name, text)
+    return shown
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print; exit code 0, or that of an explained error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.pipeline",
+        description="Measure the pipeline end to end, on private servers, or on those of HOTPATH_* when set. "
+        "Further flags go to the supervisor.",
+    )
+    parser.add_argument("--events", type=int, default=2_000_000, help="messages in the topic (%(default)s)")
+    parser.add_argument("--procs", type=int, default=2, help="worker processes (%(default)s)")
+    parser.add_argument("--users", type=int, default=USERS, help="people (%(default)s)")
+    parser.add_argument(
+        "--as-if-rate", type=float, default=AS_IF_RATE, help="events per second of event time (%(default)s)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600, help="give up after so many seconds (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    given, given.flags = parser.parse_known_args(arguments)
+    console = Console(stderr=True, highlight=False)
     try:
-        with private_servers() as servers:
-            servers.kafka.create_topic(TOPIC, PARTITIONS)
-            truth = fill(servers, options.events, options.rate)
-            supervisor = Supervisor(servers, options.procs, settings)
-            try:
-                result = watch(supervisor, servers, options.events, options.procs)
-            finally:
-                supervisor.stop()
-            check(servers.postgres.dsn(), truth)
-            result.raw_copy_per_s = raw_copy(servers.postgres.dsn(), options.procs)
-            result.share_of_raw_copy = result.committed_per_s / result.raw_copy_per_s
-    except (RuntimeError, KeyboardInterrupt) as error:
-        print(f"bench: {error or 'stopped'}", file=sys.stderr)
-        return 1
-    if options.json:
-        print(json.dumps(asdict(result)))
+        with ExitStack() as stack:
+            environment = stack.enter_context(servers())
+            at = stack.enter_context(place(environment, PARTITIONS))
+            configure_logging(at.settings, "bench")
+            result = measure(at, given, console)
+    except HotpathError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    if given.json:
+        print(json.dumps(result))
     else:
-        show(result)
+        console = Console(highlight=False)
+        console.print(table(result), width=None if console.is_terminal else WIDTH_IN_FILES)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

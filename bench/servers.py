@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from deploy.local.home import Home
 from deploy.local.kafka import KafkaServer
 from deploy.local.postgres import PostgresServer
@@ -17,31 +15,11 @@ from deploy.local.redis_server import RedisServer
 
 @dataclass(frozen=True)
 class Servers:
-    """The three servers and the settings that lead to them."""
+    """The three servers, running."""
 
     kafka: KafkaServer
     postgres: PostgresServer
     redis: RedisServer
-
-    def cpu_s(self) -> dict[str, float]:
-        """CPU seconds of each server so far, those of children that have ended included."""
-        return {
-            name: _tree_cpu_s(server.process.identity().pid)
-            for name, server in (("kafka", self.kafka), ("postgres", self.postgres), ("redis", self.redis))
-        }
-
-
-def _tree_cpu_s(pid: int) -> float:
-    process = psutil.Process(pid)
-    own = process.cpu_times()
-    total = own.user + own.system + own.children_user + own.children_system
-    for child in process.children(recursive=True):
-        try:
-            times = child.cpu_times()
-        except psutil.NoSuchProcess:
-            continue  # counted as a child that has ended, next time
-        total += times.user + times.system
-    return total
 
 
 @contextmanager

@@ -1,94 +1,113 @@
-"""The standard workload, the same for every figure that is published.
+"""The standard workload, which every figure of this project is measured on.
 
-1,000,000 users of whom none has more than one event a second, 1.2 sessions each, 1,000 pages by Zipf's law, timestamps
-as if produced at a given rate and ending now; 0.5 % malformed, 0.5 % beyond the bot limit, 0.1 % late. A plain Zipf law
-over users would make bots of the top ones by the rule itself, so users take turns.
+A million people, none over one page view a second, 1.2 sessions each; a thousand pages by Zipf's law; 0.5 %
+malformed messages, 0.5 % bot events, 0.1 % late ones; timestamps as if the events had been produced at the
+rate at which they are to be consumed. (Plain Zipf over people would make bots of the first few by the rule.)
+
+It is the generator's stream under a clock of its own, so the two cannot drift apart. State: the place in it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
+import orjson
 
-from hotpath.events import EventClass
+from generator.plan import Shares
+from generator.publish import Publisher
+from generator.stream import Batch, Scenario, Stream
+from hotpath.errors import Unavailable
+from hotpath.settings import Settings
 
+SEED = 7
 USERS = 1_000_000
-USER_STRIDE = 618_033  # coprime to USERS: users take turns in an order that is not that of their numbers
 PAGES = 1_000
-BOT_VIEWS_KEPT = 10
-MALFORMED_EVERY = 200
-LATE_EVERY = 1_000
-LATE_BY_S = 400
-BATCH = 10_000
-
-Message = tuple[bytes, bytes]
-"""Key and value."""
+SHARES = Shares(bots=0.005, malformed=0.005, late=0.001)
+AS_IF_RATE = 300_000
+"""Events per second of event time, unless told otherwise: the sustained rate that is aimed for."""
+BATCH_ROWS = 2_048
+_US = 1_000_000
 
 
-@dataclass
-class Truth:
-    """How many messages of each class a correct pipeline finds."""
+@dataclass(frozen=True)
+class Filled:
+    """What was put into a topic."""
 
-    accepted: int = 0
-    not_json: int = 0
-    late: int = 0
-    bot: int = 0
-
-    def classes(self) -> dict[str, int]:
-        """By the labels of the ledger, zeros included."""
-        return {c.label: getattr(self, c.label, 0) for c in EventClass}
+    events: int
+    value_bytes: int
+    seconds: float
+    truth: dict[str, int]  # class label to the number of messages that must end in it
 
 
-def standard_workload(events: int, rate: float, truth: Truth, seed: int = 1) -> Iterator[list[Message]]:
-    """Batches of messages, in the order in which they are to be produced; `truth` is complete at the end.
+class Workload:
+    """`events` messages whose times end about now."""
 
-    `rate`: events a second of event time. At most USERS, or somebody would have two in one second.
+    def __init__(
+        self, events: int, *, partitions: int = 16, users: int = USERS, as_if_rate: float = AS_IF_RATE
+    ) -> None:
+        self.events = events
+        self._began_us = time.time_ns() // 1_000 - round(events / as_if_rate * _US)
+        self._step_us = _US / as_if_rate
+        run = f"bench{time.time_ns() // _US % 10**8}"
+        self._stream = Stream(Scenario(SEED, users, PAGES, SHARES, partitions, run))
+
+    def batches(self, rows_max: int = BATCH_ROWS) -> Iterator[Batch]:
+        """All messages, up to `rows_max` at a time."""
+        for start in range(0, self.events, rows_max):
+            indexes = np.arange(start, min(start + rows_max, self.events))
+            times_us = self._began_us + (indexes * self._step_us).astype(np.int64)
+            yield self._stream.take(times_us, time.time_ns() // 1_000)
+
+    def truth(self) -> dict[str, int]:
+        """Class label to the number of messages made so far that must end in it."""
+        return self._stream.truth()
+
+
+def prepared(events: int, **options: float) -> list[Batch]:
+    """The workload in memory, for benchmarks of stages: about 0.4 KB a message."""
+    return list(Workload(events, **options).batches())
+
+
+def values_of(batches: list[Batch]) -> list[bytes]:
+    """Values of messages as a consumer sees them; null ones as no bytes."""
+    return [
+        value.encode() if isinstance(value, str) else value or b""
+        for batch in batches
+        for value in batch.values
+    ]
+
+
+def parsable(values: list[bytes]) -> list[bytes]:
+    """Those of `values` that are JSON objects, also as elements of an array (which is one level more)."""
+
+    def is_object(value: bytes) -> bool:
+        try:
+            elements = orjson.loads(b"[" + value + b"]")
+        except orjson.JSONDecodeError:
+            return False
+        return len(elements) == 1 and isinstance(elements[0], dict)
+
+    return [value for value in values if is_object(value)]
+
+
+def fill(
+    settings: Settings, workload: Workload, progress: Callable[[int], None] = lambda sent: None
+) -> Filled:
+    """Put the workload into the settings' topic, as fast as it goes; `progress` is told how many were sent.
+
+    Raises Unavailable when Kafka did not take all of it.
     """
-    if rate > USERS:
-        raise ValueError(f"at {rate:,.0f} events a second {USERS:,} users have more than one each")
-    rng = np.random.default_rng(seed)
-    weights = 1 / np.arange(1, PAGES + 1)
-    cumulated = np.cumsum(weights) / weights.sum()
-    begin = int(time.time() - events / rate)
-    bots_each_s = max(1, round(0.005 * rate))
-    bot_views_sent: dict[int, int] = {}
-    for start in range(0, events, BATCH):
-        numbers = np.arange(start, min(start + BATCH, events))
-        seconds = begin + (numbers / rate).astype(np.int64)
-        users = numbers * USER_STRIDE % USERS
-        sessions = np.where(users % 5 == 0, numbers // USERS % 2, 0)
-        pages = np.searchsorted(cumulated, rng.random(numbers.size))
-        stamps = {
-            s: datetime.fromtimestamp(s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            for s in np.unique(seconds).tolist()
-        }
-        batch = []
-        for number, second, user, session, page in zip(
-            numbers.tolist(), seconds.tolist(), users.tolist(), sessions.tolist(), pages.tolist(), strict=True
-        ):
-            name, stamp = f"user-{user:07d}", stamps[second]
-            if number % MALFORMED_EVERY == 1:
-                batch.append((name.encode(), b'{"timestamp": "' + stamp.encode()))
-                truth.not_json += 1
-                continue
-            if number % LATE_EVERY == 2 and number > LATE_EVERY * 20:  # every log has a watermark by then
-                stamp = datetime.fromtimestamp(second - LATE_BY_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                truth.late += 1
-            elif bot_views_sent.get(second, 0) < bots_each_s + BOT_VIEWS_KEPT and number % 100 < 2:
-                # One bot a second, whose views are spread over it.
-                name = f"bot-{second}"
-                views = bot_views_sent[second] = bot_views_sent.get(second, 0) + 1
-                if views > BOT_VIEWS_KEPT:
-                    truth.bot += 1
-                else:
-                    truth.accepted += 1
-            else:
-                truth.accepted += 1
-            value = (
-                f'{{"timestamp":"{stamp}","user_id":"{name}","event_type":"page_view",'
-                f'"page_url":"/products/{page}","session_id":"session-{name}-{session}"}}'
-            )
-            batch.append((name.encode(), value.encode()))
-        yield batch
+    publisher = Publisher(settings, delivery_timeout_s=60)
+    began = time.perf_counter()
+    value_bytes = 0
+    for batch in workload.batches():
+        publisher.send(batch)
+        value_bytes += sum(map(len, filter(None, batch.values)))
+        progress(publisher.sent)
+    publisher.flush(90)
+    if publisher.delivered < publisher.sent:
+        raise Unavailable(
+            f"Kafka took {publisher.delivered:,} of {publisher.sent:,} events ({publisher.first_failure})"
+        )
+    return Filled(publisher.sent, value_bytes, time.perf_counter() - began, workload.truth())
