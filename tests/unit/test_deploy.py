@@ -3,14 +3,40 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
+from api.settings import ApiSettings
 from deploy.settings_table import CLASSES, table
+from hotpath.metrics import WorkerMetrics
+from hotpath.settings import PipelineSettings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 ONE_SHOT = {name for name, service in SERVICES.items() if service.get("restart") == "no"}
+
+
+def _settings() -> set[str]:
+    """The environment variables that some command reads."""
+    return {
+        f"{kind.model_config['env_prefix']}{name.upper()}" for kind in CLASSES for name in kind.model_fields
+    }
+
+
+def _written_passwords(service: dict) -> list[str]:
+    """What stands where a password does and is no variable."""
+    places = (
+        r'password"?\s*[:=]\s*"?([^\s"}]+)',
+        r"://[^:@/\s]*:([^@/\s]+)@",
+        r'user_\w+="([^"]+)',
+        r'--requirepass\s+"?([^\s"]+)',
+    )
+    lines = [f"{name}: {value}" for name, value in service.get("environment", {}).items()]
+    text = "\n".join([*lines, *service.get("command", [])])
+    text = re.sub(r"\$\{[^}]*\}|\$\$\w+", "$", text)
+    found = [value for place in places for value in re.findall(place, text, re.IGNORECASE)]
+    return [value for value in found if not value.startswith("$")]
 
 
 def test_the_runbook_lists_every_setting_as_it_is():
@@ -32,21 +58,58 @@ def test_ports_are_published_on_loopback_alone():
 def test_passwords_have_no_defaults():
     text = (DEPLOY / "compose.yaml").read_text()
     variables = re.findall(r"\$\{([A-Z_]+)([^}]*)\}", text)
-    assert {name for name, _ in variables} == {"KAFKA_PASSWORD", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
-    assert all(rest.startswith(":?") for _, rest in variables)
+    passwords = {name: rest for name, rest in variables if name.endswith("PASSWORD")}
+    assert passwords.keys() == {"KAFKA_PASSWORD", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    assert all(rest.startswith(":?") for name, rest in variables if name in passwords)
+    assert {name for name, _ in variables} - passwords.keys() <= _settings()
+
+
+def test_no_password_is_written_out():
+    assert [name for name, service in SERVICES.items() if _written_passwords(service)] == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"POSTGRES_PASSWORD": "hunter2"},
+        {"HOTPATH_POSTGRES_DSN": "postgresql://hotpath:hunter2@postgres/hotpath"},
+        {"HOTPATH_REDIS_URL": "redis://:hunter2@redis:6379/0"},
+        {"HOTPATH_KAFKA_OPTIONS": '{"sasl.password": "hunter2"}'},
+        {"JAAS": 'PlainLoginModule required username="hotpath" user_hotpath="hunter2";'},
+    ],
+)
+def test_a_password_that_is_written_out_would_be_seen(setting):
+    assert _written_passwords({"environment": setting}) == ["hunter2"]
+
+
+def test_a_password_that_is_written_into_a_command_would_be_seen():
+    assert _written_passwords({"command": ["redis-server --requirepass hunter2"]}) == ["hunter2"]
+
+
+def test_services_get_longer_to_stop_than_they_take_to_drain():
+    grace = int(SERVICES["supervisor"]["stop_grace_period"].removesuffix("s"))
+    # The supervisor itself waits two seconds longer than its workers.
+    assert grace > PipelineSettings.model_fields["drain_deadline_s"].default + 2
+    api = SERVICES["api"].get("stop_grace_period", "10s")  # compose's default
+    assert int(api.removesuffix("s")) > ApiSettings.model_fields["api_drain_deadline_s"].default
+
+
+def test_the_runbook_watches_metrics_that_exist():
+    exist = {
+        metric.name + ("_total" if metric.type == "counter" else "") for metric in WorkerMetrics([]).collect()
+    }
+    watched = set(re.findall(r"`(hotpath_\w+)", (DEPLOY / "README.md").read_text()))
+    assert watched and watched <= exist
 
 
 def test_services_are_configured_by_settings_that_exist():
-    known = {
-        f"{kind.model_config['env_prefix']}{name.upper()}" for kind in CLASSES for name in kind.model_fields
-    }
     used = {
         name
         for service in SERVICES.values()
         for name in service["environment"]
         if name.startswith("HOTPATH_")
     }
-    assert used and used <= known
+    assert used and used <= _settings()
 
 
 def test_services_wait_for_services_that_exist():
