@@ -1,26 +1,19 @@
 """`python -m api`: serves the read API with uvicorn."""
 
-import logging
 import sys
 
 import uvicorn
 
 from api.app import create_app
 from api.settings import ApiSettings
-from hotpath.errors import HotpathError
+from hotpath.console import configure_logging, exit_code_of
 from hotpath.settings import load
 
-log = logging.getLogger("api")
 
-
-def main() -> int:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = load(ApiSettings, sys.argv[1:], "python -m api")
-    except HotpathError as error:
-        log.error("%s", error)
-        return error.exit_code
-    logging.getLogger().setLevel(settings.log_level.upper())
+def serve() -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError."""
+    settings = load(ApiSettings, sys.argv[1:], "python -m api")
+    configure_logging(settings, "api")
     uvicorn.run(
         create_app(settings),
         host=settings.api_host,
@@ -29,8 +22,7 @@ def main() -> int:
         access_log=False,
         timeout_graceful_shutdown=settings.api_drain_deadline_s,
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(serve))

@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 
 import psycopg
 import redis
@@ -29,11 +30,23 @@ ROUND_INTERVAL_S = 1.0
 LOG_INTERVAL_S = 30.0
 
 
+def wall_clock_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
 class Healer:
     """See the module's docstring. `background=False`: rounds run in `ask` and `look`, in the caller's thread."""
 
-    def __init__(self, settings: PipelineSettings, log_ids: list[int], background: bool = True) -> None:
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        log_ids: list[int],
+        background: bool = True,
+        clock_us: Callable[[], int] = wall_clock_us,
+    ) -> None:
         """log_ids: the logs it may be asked for; what earlier rebuilds of them left behind it deletes first."""
+        self._clock_us = clock_us
         self._log_ids = log_ids
         self._tidy = False
         self._settings = settings
@@ -154,7 +167,7 @@ class Healer:
         if to_rebuild:
             self.rebuilding = True
             log.info("rebuilding the live views of logs %s", ", ".join(str(r.log_id) for r in to_rebuild))
-            views.rebuild(to_rebuild, as_of_us, time.time_ns() // 1_000, on_live=self._done)
+            views.rebuild(to_rebuild, as_of_us, self._clock_us(), on_live=self._done)
 
     def _fill(self, views: Refill, state: LogState, position: refill.Position) -> bool:
         """Fill a gap; whether the log must be rebuilt instead."""

@@ -15,6 +15,7 @@ Blocks of a log that is not LIVE are left to the healer, which reads the same ro
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -26,7 +27,7 @@ from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.views import keys, link, store
 from hotpath.views.fold import LogChanges, fold_block
-from hotpath.views.healer import LOG_INTERVAL_S, Healer
+from hotpath.views.healer import LOG_INTERVAL_S, Healer, wall_clock_us
 from hotpath.views.refill import GAP_OFFSETS, Request
 from hotpath.views.store import LogState, Outcome
 
@@ -60,14 +61,20 @@ class _Log:
 class RedisSink:
     """See the module's docstring. `background=False`: healing runs inside `apply` and `tick` (for tests)."""
 
-    def __init__(self, settings: PipelineSettings, log_status: np.ndarray, background: bool = True) -> None:
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        log_status: np.ndarray,
+        background: bool = True,
+        clock_us: Callable[[], int] = wall_clock_us,
+    ) -> None:
         """log_status: LOG_STATUS_DTYPE, one row per log of this worker, in the order of its blocks' logs."""
         self._settings = settings
         self._prefix = settings.redis_prefix
         self._status = log_status
         self._client = link.connect(settings.redis_url, settings.redis_timeout_s)
         self._logs = [_Log(row, int(log_id)) for row, log_id in enumerate(log_status["log_id"])]
-        self._healer = Healer(settings, [known.log_id for known in self._logs], background)
+        self._healer = Healer(settings, [known.log_id for known in self._logs], background, clock_us)
         self._by_id = {known.log_id: known for known in self._logs}
         self._as_of_us: int | None = None
         self._retry_at = 0.0

@@ -1,0 +1,149 @@
+"""Folding: from rows to what the views learn of them."""
+
+import itertools
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotpath.events import EventClass
+from hotpath.views import fold
+from hotpath.views.fold import fold_block, fold_counts, fold_seen
+from tests.support.blocks import NOON_US, Event, append_events, new_block
+
+NOON_STEP = NOON_US // 10_000_000
+
+
+def seen_of(flat: list) -> dict[tuple[bytes, bytes], int]:
+    triples = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+    seen = {(user, session): step for user, session, step in triples}
+    assert len(seen) == len(triples)
+    return seen
+
+
+def counts_of(pieces: list[fold.CountPiece]) -> Counter:
+    total: Counter = Counter()
+    for piece in pieces:
+        for step, increments in piece.counts:
+            for page, count in zip(increments[::2], increments[1::2], strict=True):
+                total[step, page] += count
+    return total
+
+
+def check_chain(pieces: list[fold.CountPiece], first_offset: int, next_offset: int) -> None:
+    assert pieces[0].first_offset == first_offset
+    assert pieces[-1].next_offset == next_offset
+    for before, after in itertools.pairwise(pieces):
+        assert before.next_offset == after.first_offset
+    for piece in pieces:
+        assert piece.first_offset < piece.next_offset
+        assert sum(len(increments) // 2 for _, increments in piece.counts) <= fold.PAIRS_MAX
+
+
+event_fields = st.fixed_dictionaries(
+    {
+        "log_index": st.integers(0, 1),
+        "event_class": st.sampled_from([EventClass.ACCEPTED] * 3 + [EventClass.LATE, EventClass.BOT]),
+        "time_us": st.integers(-60, 60).map(lambda seconds: NOON_US + seconds * 1_000_000),
+        "user_id": st.sampled_from(["u", "v", "ü", "名"]),
+        "event_type": st.sampled_from(["page_view", "click"]),
+        "page_url": st.sampled_from(["/", "/é", "/a"]),
+        "session_id": st.sampled_from(["s", "t", "漢"]),
+    }
+)
+
+
+@given(st.lists(event_fields, max_size=60), st.integers(1, 4))
+def test_a_folded_block_holds_what_its_accepted_rows_say(rows, pairs_max):
+    events = [Event(offset, **fields) for offset, fields in enumerate(rows)]
+    block = new_block(log_ids=(7, 9))
+    append_events(block, events)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fold, "PAIRS_MAX", pairs_max)
+        for log_index, log_id in enumerate((7, 9)):
+            mine = [
+                event
+                for event in events
+                if event.log_index == log_index and event.event_class is EventClass.ACCEPTED
+            ]
+            changes = fold_block(block, log_index, 0)
+            newest: dict = {}
+            for event in mine:
+                pair = (event.user_id.encode(), event.session_id.encode())
+                newest[pair] = max(newest.get(pair, 0), event.time_us // 10_000_000)
+            views = Counter(
+                (event.time_us // 10_000_000, event.page_url.encode())
+                for event in mine
+                if event.event_type == "page_view"
+            )
+            assert changes.log_id == log_id
+            assert seen_of(changes.seen) == newest
+            assert counts_of(changes.pieces) == views
+            if changes.next_offset > 0:
+                check_chain(changes.pieces, 0, changes.next_offset)
+
+
+def test_rows_below_what_is_applied_are_left_out():
+    block = new_block()
+    append_events(
+        block, [Event(offset, page_url=f"/{offset}", session_id=str(offset)) for offset in range(10)]
+    )
+    changes = fold_block(block, 0, 6)
+    assert (changes.first_offset, changes.next_offset) == (6, 10)
+    assert set(counts_of(changes.pieces)) == {(NOON_STEP, b"/%d" % offset) for offset in range(6, 10)}
+    assert {session for _, session in seen_of(changes.seen)} == {b"6", b"7", b"8", b"9"}
+
+
+def test_a_users_sessions_stand_together():
+    block = new_block()
+    append_events(block, [Event(i, user_id=f"u-{i % 5}", session_id=f"s-{i % 9}") for i in range(45)])
+    users = fold_block(block, 0, 0).seen[::3]
+    borders = sum(before != after for before, after in itertools.pairwise(users))
+    assert borders == 4
+
+
+def test_more_pairs_than_a_piece_may_have_are_split_by_offset():
+    block = new_block()
+    append_events(block, [Event(i * 2, page_url=f"/{i % 2_500}") for i in range(4_000)])
+    pieces = fold_block(block, 0, 0).pieces
+    check_chain(pieces, 0, 7_999)
+    assert len(pieces) >= 3
+    assert sum(counts_of(pieces).values()) == 4_000
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.integers(1, 3), st.sampled_from("abcde"), st.integers(1, 3)),
+        max_size=40,
+    )
+)
+def test_buckets_from_postgres_become_adjoining_pieces(rows):
+    per_bucket = {(bucket, step, page): count for bucket, step, page, count in rows}
+    ordered = [(*key, count) for key, count in sorted(per_bucket.items())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fold, "PAIRS_MAX", 15)  # as many as a bucket can have here
+        pieces = fold_counts(ordered, 1_000, 1_320, 10)
+        check_chain(pieces, 1_000, 1_320)
+    expected: Counter = Counter()
+    for _, step, page, count in ordered:
+        expected[step, page.encode()] += count
+    assert counts_of(pieces) == expected
+
+
+def test_a_bucket_counts_in_the_piece_that_holds_its_offsets():
+    rows = [(bucket, 1, f"/{bucket}-{page}", 1) for bucket in range(4) for page in range(600)]
+    pieces = fold_counts(rows, 0, 4_000, 1_000)
+    assert [(piece.first_offset, piece.next_offset) for piece in pieces] == [
+        (0, 1_000),
+        (1_000, 2_000),
+        (2_000, 3_000),
+        (3_000, 4_000),
+    ]
+    for bucket, piece in enumerate(pieces):
+        assert all(page.startswith(b"/%d-" % bucket) for page in piece.counts[0][1][::2])
+
+
+def test_rows_of_one_user_from_postgres_are_brought_together():
+    flat = fold_seen([("u", "a", 1), ("v", "b", 2), ("u", "c", 3)])
+    assert flat == [b"u", b"a", 1, b"u", b"c", 3, b"v", b"b", 2]
