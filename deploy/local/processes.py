@@ -49,7 +49,9 @@ class Identity:
             return None
         # The command's name may hold spaces and brackets; the fields after its last ')' cannot.
         fields = stat[stat.rindex(b")") + 2 :].split()
-        if fields[0] in (b"Z", b"X"):
+        # While other threads of a killed process still end, its first one is a zombie already, and its files, the
+        # port it listened on among them, are still open.
+        if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
             return None
         return cls(pid, int(fields[19]), Path("/proc/sys/kernel/random/boot_id").read_text().strip())
 
