@@ -3,7 +3,7 @@
 A chunk's strings lie in the block's arena; these arrays say where. Everything is per row of the chunk, in its
 order, and lives only until the chunk has been validated.
 
-Invariants: `starts` rises; a row that is no event has four empty strings and an empty timestamp; every byte
+Invariants: `starts` rises; a row that is no event has four empty strings and a good timestamp; every byte
 of `row_bytes` below U+0020 is either the mark before a string (see `MARK`) or a fault.
 """
 

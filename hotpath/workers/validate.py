@@ -92,7 +92,7 @@ def _refuse_bad_values(block: Block, texts: Texts, refusals: _Refusals) -> None:
     if not texts.event_types_allowed.all():
         refuse(np.flatnonzero(~texts.event_types_allowed), Detail.EVENT_TYPE_PATTERN)
     refuse(spaces.rows_of(_PAGE_URL), Detail.PAGE_URL_SPACE)
-    refuse(_rows_with_bad_prefix(texts, lengths[_PAGE_URL]), Detail.PAGE_URL_PREFIX)
+    refuse(_rows_with_bad_prefix(texts), Detail.PAGE_URL_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +151,17 @@ def _stamps_with_control_characters(texts: Texts) -> np.ndarray:
     return rows[positions - texts.stamp_starts[rows] < texts.stamp_lengths[rows]]
 
 
-def _rows_with_bad_prefix(texts: Texts, lengths: np.ndarray) -> np.ndarray:
+def _rows_with_bad_prefix(texts: Texts) -> np.ndarray:
     """Rows whose page_url begins with none of PAGE_URL_PREFIXES. Empty ones may be among them or not."""
     region = np.frombuffer(texts.row_bytes, np.uint8)
     starts = texts.string_starts[_PAGE_URL]
-    # An empty one at the very end has no first byte; any other byte will do for it.
-    rows = np.flatnonzero(region.take(starts, mode="clip") != ord("/"))
+    # Behind each page_url stands the mark of session_id, which is in no prefix: reading on past the end of a
+    # short one finds nothing.
+    rows = np.flatnonzero(region[starts] != ord("/"))
     if rows.size == 0:
         return rows
     good = np.zeros(rows.size, np.bool_)
     for prefix in _LONG_PREFIXES:
         heads = region.take(starts[rows][:, np.newaxis] + np.arange(prefix.size), mode="clip")
-        good |= (heads == prefix).all(axis=1) & (lengths[rows] >= prefix.size)
+        good |= (heads == prefix).all(axis=1)
     return rows[~good]
