@@ -25,7 +25,7 @@ from redis.exceptions import ResponseError
 
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
-from hotpath.views import keys, link, store
+from hotpath.views import link, progress, store
 from hotpath.views.fold import LogChanges, fold_block
 from hotpath.views.healer import LOG_INTERVAL_S, Healer, wall_clock_us
 from hotpath.views.refill import GAP_OFFSETS, Request
@@ -268,14 +268,10 @@ class RedisSink:
         self._settle(live, link.run(self._client, commands))
 
     def _complete_until(self, known: _Log, now_us: int) -> int:
-        """Until when all events of the log are in the views, by what is applied: see DESIGN's `as_of`."""
         # The moment before its offset: the other way round it might belong to a later offset (see control.py).
         ended_at_us = int(self._status["ended_at_us"][known.row])
         ended_offset = int(self._status["ended_offset"][known.row])
-        behind_until_us = min(known.state.watermark_s * 1_000_000, now_us)
-        if ended_at_us and known.state.applied >= ended_offset:
-            return max(min(ended_at_us, now_us), behind_until_us)
-        return behind_until_us
+        return progress.complete_until_us(known.state, ended_at_us, ended_offset, now_us)
 
     def _learn_as_of(self, states: dict[int, LogState | None]) -> None:
         """as_of over all logs, as the states said; it stays unknown until every log has one."""
@@ -284,18 +280,11 @@ class RedisSink:
         least = min(states[log_id].complete_until_us for log_id in self._healer.open_logs)
         self._as_of_us = max(least, self._as_of_us or 0)
 
-    def _borders(self, known: _Log) -> tuple[int, int]:
-        """base_step and seen_step as they should be: what as_of has left behind, or memory must be bounded."""
-        settings = self._settings
-        as_of_us = max(self._as_of_us or 0, (known.state.watermark_s - settings.view_lag_max_s) * 1_000_000)
-        seen_window_s = max(settings.active_users_window_s, settings.sessions_window_s)
-        base_step = keys.window_start(as_of_us, settings.top_pages_window_s)
-        seen_step = keys.window_start(as_of_us, seen_window_s)
-        return max(base_step, known.state.base_step), max(seen_step, known.state.seen_step)
-
     def _trim(self) -> None:
         left = [known for known in self._logs if known.phase is Phase.LIVE]
-        borders = {known.log_id: self._borders(known) for known in left}
+        borders = {
+            known.log_id: progress.borders(self._settings, known.state, self._as_of_us) for known in left
+        }
         deadline = time.monotonic() + TRIM_BUDGET_S
         while left and time.monotonic() < deadline:
             replies = link.run(
