@@ -156,6 +156,24 @@ def test_a_log_that_was_never_at_its_end_leaves_the_views_incomplete(world, clie
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "views_incomplete")
 
 
+def test_a_log_too_far_behind_the_others_leaves_the_views_incomplete(world, client):
+    """Log 0 trims by its own watermark so as not to grow for ever; the window of as_of is then no longer whole."""
+    later_us = NOON_US + 2 * 3_600 * 1_000_000
+    world.run([Event(0), Event(0, 1)], NOON_US)
+    assert world.sink.apply(world.commit([Event(1, time_us=later_us)]))
+    world.tick(NOON_US + 1)
+    reply = client.get("/api/v1/top-pages")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "views_incomplete")
+    assert "behind" in reply.json()["error"]["message"]
+
+
+def test_users_of_several_logs_count_once_where_topics_are_not_keyed(world, redis_url):
+    world.run([Event(0, user_id="both"), Event(0, 1, user_id="both"), Event(1, 1, user_id="one")], NOON_US)
+    settings = ApiSettings(redis_url=redis_url, bot_counters="redis")
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/api/v1/active-users").json()["active_users"] == 2
+
+
 def test_as_of_never_moves_back(world, client):
     world.run([Event(0), Event(0, 1)], NOON_US)
     assert client.get("/readyz").status_code == 200
