@@ -1,11 +1,15 @@
 """What the live views are and how they are stored in Redis: the one home for writers, readers and judges.
 
-    keys      names of the keys, and steps
-    fold      rows to changes of the views: of a block, or of aggregates from Postgres
-    link      connections to Redis, and the scripts (`*.lua`) by name
-    store     every write: changes applied exactly once, publishing, trimming, generations
-    refill    changes read from Postgres: a gap of offsets, or all that the windows hold
-    read      every read, asynchronous
+    keys         names of the keys, and steps
+    fold         rows to changes of the views: of a block, or of aggregates from Postgres
+    link         connections to Redis, and the scripts (`*.lua`) by name
+    store        every write: changes applied exactly once, publishing, trimming, generations
+    refill       changes read from Postgres: a gap of offsets, or all that the windows hold
+    build        a new generation, loaded
+    healer       a thread that brings logs back from Postgres
+    progress     how far a log's views reach
+    read         every read, asynchronous
+    shared_bots  bot counts that workers share
 
 One log's keys, all under its hash tag so that one script may touch them together (P is `redis_prefix`, L the
 log_id, G a generation)::

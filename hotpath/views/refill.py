@@ -17,7 +17,6 @@ The order of a rebuild:
 A crash between any two of them leaves the old generation live and the new one to the next rebuild's drop.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +30,9 @@ from hotpath.events import STEP_S
 from hotpath.settings import Settings
 from hotpath.sql import QUERIES
 from hotpath.views import fold, keys, store
-from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges
-from hotpath.views.link import Command, run, state_script
+from hotpath.views.build import Build
+from hotpath.views.fold import PAIRS_MAX, LogChanges
+from hotpath.views.link import run, state_script
 from hotpath.views.store import LogState, Outcome
 
 SUMMARIZE_OFFSETS = 5_000
@@ -47,6 +47,15 @@ LOCK_CLASS = 0x76696577
 
 
 @dataclass(frozen=True)
+class Request:
+    """A log to bring back: fenced by `epoch` (None: whoever owns it), complete until at least that moment."""
+
+    log_id: int
+    epoch: int | None
+    complete_until_us: int = 0
+
+
+@dataclass(frozen=True)
 class Position:
     """Where Postgres has a log."""
 
@@ -54,15 +63,6 @@ class Position:
     next_offset: int
     epoch: int
     watermark_s: int
-
-
-@dataclass(frozen=True)
-class Request:
-    """A log to bring back: fenced by `epoch` (None: whoever owns it), complete until at least that moment."""
-
-    log_id: int
-    epoch: int | None
-    complete_until_us: int = 0
 
 
 def connect(dsn: str, name: str) -> psycopg.Connection:
@@ -205,7 +205,7 @@ class Refill:
 
     def _build(
         self, requests: list[Request], as_of_us: int | None, now_us: int
-    ) -> dict[int, tuple[str, "_Build"]]:
+    ) -> dict[int, tuple[str, Build]]:
         """New generations that lack only their last step; by log, with the generation each is to replace."""
         log_ids = [request.log_id for request in requests]
         before = self.states(log_ids)
@@ -244,7 +244,7 @@ class Refill:
         before: LogState | None,
         generation: int,
         starts: tuple[int, int],
-    ) -> "_Build":
+    ) -> Build:
         state = LogState(
             generation=generation,
             applied=position.next_offset,
@@ -255,9 +255,9 @@ class Refill:
             log_end=max(position.next_offset, before.log_end if before else 0),
         )
         store.create_generation(self._client, self._prefix, position.log_id, state)
-        return _Build(self._client, self._prefix, position, generation)
+        return Build(self._client, self._prefix, state, position.log_id)
 
-    def _load(self, builds: dict[int, "_Build"], starts: tuple[int, int]) -> None:
+    def _load(self, builds: dict[int, Build], starts: tuple[int, int]) -> None:
         base_step, seen_step = starts
         span = {"log_ids": list(builds), "step_s": STEP_S}
         with self._connection.cursor(name="views_seen") as rows:
@@ -278,51 +278,6 @@ class Refill:
             number = self._connection.execute(QUERIES["next_view_generation"]).fetchone()[0]
             if str(number) not in taken:
                 return number
-
-
-class _Build:
-    """A generation being built: buffers what it is told and sends it in pieces, chained like live ones."""
-
-    def __init__(self, client: redis.Redis, prefix: str, position: Position, generation: int) -> None:
-        self._client = client
-        self._prefix = prefix
-        self._position = position
-        self.generation = generation
-        self._pieces = 0
-        self._seen: list = []
-        self._counts: dict[int, list] = defaultdict(list)
-        self._pairs = 0
-
-    def touch(self, user: str, session: str, step: int) -> None:
-        self._seen += (user.encode(), session.encode(), step)
-        if len(self._seen) >= 3 * store.TOUCH_ENTRIES_MAX:
-            self._send(self._next_link())
-
-    def count(self, step: int, page: str, views: int) -> None:
-        self._counts[step] += (page.encode(), views)
-        self._pairs += 1
-        if self._pairs >= PAIRS_MAX:
-            self._send(self._next_link())
-
-    def finish(self) -> None:
-        self._send(str(self._position.next_offset))
-
-    def _next_link(self) -> str:
-        return f"{store.BUILDING}{self._pieces + 1}"
-
-    def _send(self, target: str) -> None:
-        piece = CountPiece(0, 0, [[step, increments] for step, increments in self._counts.items()])
-        changes = LogChanges(self._position.log_id, 0, 0, self._position.watermark_s, self._seen, [piece])
-        chain = (f"{store.BUILDING}{self._pieces}", target)
-        commands: list[Command] = store.change_commands(
-            self._prefix, self.generation, changes, "building", chain
-        )
-        replies = run(self._client, commands)
-        outcome = store.outcome_of(replies)
-        if outcome is not Outcome.APPLIED:
-            raise redis.exceptions.ResponseError(f"a rebuild was refused: {outcome.value}, {replies[-1]}")
-        self._pieces += 1
-        self._seen, self._counts, self._pairs = [], defaultdict(list), 0
 
 
 def _first_second(step: int) -> int:

@@ -25,7 +25,7 @@ from redis.exceptions import ResponseError
 
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
-from hotpath.views import keys, link, store
+from hotpath.views import link, progress, store
 from hotpath.views.fold import LogChanges, fold_block
 from hotpath.views.healer import LOG_INTERVAL_S, Healer, wall_clock_us
 from hotpath.views.refill import GAP_OFFSETS, Request
@@ -94,7 +94,7 @@ class RedisSink:
         try:
             self._look_at([known for known in self._logs if known.phase is Phase.UNKNOWN])
             self._close_gaps(block)
-            self._send([self._changes(block, known) for known in self._logs[: block.log_count]])
+            self._send(self._changes(block))
         except (redis.RedisError, OSError) as error:
             self._lose(error)
             return False
@@ -212,39 +212,34 @@ class RedisSink:
             self._collect(min(left_s, 0.05))
         self._look_at([known for known in behind if known.phase is Phase.UNKNOWN])
 
-    def _changes(self, block: Block, known: _Log) -> tuple[_Log, LogChanges] | None:
-        """What the block has for a log beyond what is applied already; None when that is nothing."""
-        entry = block.logs[known.row]
-        if known.phase is not Phase.LIVE or entry["next_offset"] <= known.state.applied:
-            return None
-        if entry["first_offset"] > known.state.applied:
-            return None  # a gap that the healer could not close in time
-        return known, fold_block(block, known.row, known.state.applied)
+    def _changes(self, block: Block) -> list[LogChanges]:
+        """What the block has for its logs beyond what is applied already."""
+        start = {}
+        for known in self._logs[: block.log_count]:
+            entry = block.logs[known.row]
+            # A log with a gap before the block that the healer could not close in time is left to it.
+            fits = known.phase is Phase.LIVE and entry["first_offset"] <= known.state.applied
+            if fits and known.state.applied < entry["next_offset"]:
+                start[known.row] = known.state.applied
+        return fold_block(block, start)
 
-    def _send(self, changed: list[tuple[_Log, LogChanges] | None]) -> None:
-        work = [entry for entry in changed if entry is not None]
+    def _send(self, work: list[LogChanges]) -> None:
         commands, ends = [], []
-        for known, changes in work:
-            commands += store.change_commands(self._prefix, known.state.generation, changes)
+        for changes in work:
+            generation = self._by_id[changes.log_id].state.generation
+            commands += store.change_commands(self._prefix, generation, changes)
             ends.append(len(commands))
         replies = link.run(self._client, commands)
-        start, moved, broken = 0, [], []
-        refused = None
-        for (known, changes), end in zip(work, ends, strict=True):
-            outcome = store.outcome_of(replies[start:end])
-            if outcome is Outcome.APPLIED:
+        start, logs, outcomes = 0, [], []
+        for changes, end in zip(work, ends, strict=True):
+            known = self._by_id[changes.log_id]
+            logs.append(known)
+            outcomes.append(store.outcome_of(replies[start:end]))
+            if outcomes[-1] is Outcome.APPLIED:
                 self._advance(known, changes)
-            elif outcome is Outcome.BROKEN:
-                broken.append(known)
-            elif outcome is Outcome.ELSEWHERE:
-                moved.append(known)
-            else:
-                refused = link.error_of(replies[start:end])
             start = end
-        self._ask(broken, rebuild=True)
-        self._ask(moved)
-        if refused is not None:
-            raise refused
+        self._settle(logs, outcomes)
+        self._refuse(replies)
 
     def _advance(self, known: _Log, changes: LogChanges) -> None:
         watermark_s = max(known.state.watermark_s, changes.watermark_s)
@@ -265,17 +260,15 @@ class RedisSink:
                     self._prefix, known.log_id, known.state, known.complete_until_us, log_end
                 )
             )
-        self._settle(live, link.run(self._client, commands))
+        replies = link.run(self._client, commands)
+        self._settle(live, [store.outcome_of([reply]) for reply in replies])
+        self._refuse(replies)
 
     def _complete_until(self, known: _Log, now_us: int) -> int:
-        """Until when all events of the log are in the views, by what is applied: see DESIGN's `as_of`."""
         # The moment before its offset: the other way round it might belong to a later offset (see control.py).
         ended_at_us = int(self._status["ended_at_us"][known.row])
         ended_offset = int(self._status["ended_offset"][known.row])
-        behind_until_us = min(known.state.watermark_s * 1_000_000, now_us)
-        if ended_at_us and known.state.applied >= ended_offset:
-            return max(min(ended_at_us, now_us), behind_until_us)
-        return behind_until_us
+        return progress.complete_until_us(known.state, ended_at_us, ended_offset, now_us)
 
     def _learn_as_of(self, states: dict[int, LogState | None]) -> None:
         """as_of over all logs, as the states said; it stays unknown until every log has one."""
@@ -284,18 +277,11 @@ class RedisSink:
         least = min(states[log_id].complete_until_us for log_id in self._healer.open_logs)
         self._as_of_us = max(least, self._as_of_us or 0)
 
-    def _borders(self, known: _Log) -> tuple[int, int]:
-        """base_step and seen_step as they should be: what as_of has left behind, or memory must be bounded."""
-        settings = self._settings
-        as_of_us = max(self._as_of_us or 0, (known.state.watermark_s - settings.view_lag_max_s) * 1_000_000)
-        seen_window_s = max(settings.active_users_window_s, settings.sessions_window_s)
-        base_step = keys.window_start(as_of_us, settings.top_pages_window_s)
-        seen_step = keys.window_start(as_of_us, seen_window_s)
-        return max(base_step, known.state.base_step), max(seen_step, known.state.seen_step)
-
     def _trim(self) -> None:
         left = [known for known in self._logs if known.phase is Phase.LIVE]
-        borders = {known.log_id: self._borders(known) for known in left}
+        borders = {
+            known.log_id: progress.borders(self._settings, known.state, self._as_of_us) for known in left
+        }
         deadline = time.monotonic() + TRIM_BUDGET_S
         while left and time.monotonic() < deadline:
             replies = link.run(
@@ -307,21 +293,19 @@ class RedisSink:
                     for known in left
                 ],
             )
-            self._settle(left, replies)
+            self._settle(left, [store.outcome_of([reply]) for reply in replies])
+            self._refuse(replies)
             left = [
                 known
                 for known, reply in zip(left, replies, strict=True)
                 if known.phase is Phase.LIVE and reply[1] == b"1"
             ]
 
-    def _settle(self, logs: list[_Log], replies: list[link.Reply]) -> None:
-        """Have the healer look at logs whose scripts did not find what they should. Raises a refusal of Redis."""
-        outcomes = [store.outcome_of([reply]) for reply in replies]
-        broken = [known for known, outcome in zip(logs, outcomes, strict=True) if outcome is Outcome.BROKEN]
-        moved = [known for known, outcome in zip(logs, outcomes, strict=True) if outcome is Outcome.ELSEWHERE]
-        self._ask(broken, rebuild=True)
-        self._ask(moved)
-        self._refuse(replies)
+    def _settle(self, logs: list[_Log], outcomes: list[Outcome]) -> None:
+        """Have the healer look at logs whose scripts did not find what they should."""
+        found = list(zip(logs, outcomes, strict=True))
+        self._ask([known for known, outcome in found if outcome is Outcome.BROKEN], rebuild=True)
+        self._ask([known for known, outcome in found if outcome is Outcome.ELSEWHERE])
 
     @staticmethod
     def _refuse(replies: list[link.Reply]) -> None:

@@ -12,7 +12,8 @@ from hotpath.events import EventClass
 from hotpath.views import fold, keys, link, refill
 from hotpath.views.store import LogState, parse_state
 from tests.support.blocks import NOON_US, Event
-from tests.support.live_views import World, wait_until
+from tests.support.live_views import World
+from tests.support.pipeline import wait_until
 
 SECOND_US = 1_000_000
 

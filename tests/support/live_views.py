@@ -1,8 +1,6 @@
 """A small world around the live views: logs in Postgres, one sink, and what the views must be by brute force."""
 
-import time
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import psycopg
@@ -16,15 +14,7 @@ from hotpath.views import link
 from hotpath.views.read import ViewReader
 from hotpath.workers.redis_sink import RedisSink
 from tests.support.blocks import NOON_US, Event, append_events, new_block
-
-DEADLINE_S = 20.0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: did not happen within {DEADLINE_S} s"
-        time.sleep(0.01)
+from tests.support.pipeline import wait_until
 
 
 class World:
