@@ -15,11 +15,12 @@ The flow, one direction only::
 
 Layers; imports only ever point to a lower number:
 
-    0  events, errors            the vocabulary
-    1  settings, sql             configuration and named queries
+    0  events, errors            the vocabulary; reference, the same semantics in plain Python
+    1  settings, sql, clock      configuration, named queries, the wall clock
     2  shm, views                blocks and rings; what the live views are and how they are stored
     3  workers' stages           source, decode, validate, bots, postgres_sink, redis_sink
     4  workers.pipeline          the only place that knows the order of the stages
+       workers.assignment        a set of logs, from takeover to letting go; group, membership: one after the other
     5  supervisor, maintenance, migrate, cli
 
 Words, one meaning each:

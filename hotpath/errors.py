@@ -33,6 +33,26 @@ class LogLost(HotpathError):
 
     exit_code = 5
 
+    def __init__(self, message: str, partition: int | None = None) -> None:
+        """`partition`: the only one at fault; None when it is the whole topic."""
+        super().__init__(message)
+        self.partition = partition
+
+
+class LogShorter(LogLost):
+    """Kafka ends before the offset that Postgres is to continue with."""
+
+    def __init__(self, message: str, partition: int, next_offset: int) -> None:
+        """`next_offset`: where Postgres is in `partition`."""
+        super().__init__(message, partition)
+        self.next_offset = next_offset
+
+
+class PositionLost(HotpathError):
+    """Kafka does not hold the offset to read on from; a fresh start finds out why, and what may be done."""
+
+    exit_code = 7
+
 
 class WorkersFailed(HotpathError):
     """Workers could not be started or kept alive."""

@@ -39,24 +39,41 @@ def admin_client(settings: Settings) -> AdminClient:
         ) from None
 
 
-def describe_topic(settings: Settings, timeout_s: float = 10) -> Topic:
-    """The topic as the broker knows it. Raises Unavailable when the broker or the topic is not there."""
-    admin = admin_client(settings)
+def describe_topic(settings: Settings, timeout_s: float = 10, admin: AdminClient | None = None) -> Topic:
+    """The topic as the broker knows it. Raises Unavailable when the broker or the topic is not there.
+
+    `admin`: a client to ask by, for callers who ask again and again.
+    """
+    admin = admin or admin_client(settings)
     found = admin.describe_topics(TopicCollection([settings.topic]), request_timeout=timeout_s)
     try:
         description = found[settings.topic].result(timeout_s + 1)
     except KafkaException as error:
-        raise Unavailable(_why(settings, error)) from None
+        raise Unavailable(why(settings, error)) from None
     except TimeoutError:
         raise Unavailable(f"Kafka at {settings.kafka_bootstrap} did not answer in {timeout_s:g} s") from None
     return Topic(settings.topic, str(description.topic_id), len(description.partitions))
 
 
-def _why(settings: Settings, error: KafkaException) -> str:
+def check_broker(settings: Settings, timeout_s: float = 5) -> None:
+    """Return when a broker answers. Raises Unavailable."""
+    try:
+        admin_client(settings).list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise Unavailable(why(settings, error)) from None
+
+
+def why(settings: Settings, error: KafkaException) -> str:
+    """One line about a broker or topic that does not answer as it should."""
     reason = error.args[0]
     if reason.name() == "UNKNOWN_TOPIC_OR_PART":
         return f"topic {settings.topic!r} does not exist at {settings.kafka_bootstrap}; create it, or set HOTPATH_TOPIC"
     return f"Kafka at {settings.kafka_bootstrap}: {reason.str()}; is it running, and is HOTPATH_KAFKA_BOOTSTRAP right?"
+
+
+def any_broker_up(statistics: dict) -> bool:
+    """Whether a client's statistics know of a broker that answers."""
+    return any(b["state"] == "UP" and b["nodeid"] >= 0 for b in statistics["brokers"].values())
 
 
 def log_ranges(
@@ -71,7 +88,7 @@ def log_ranges(
         try:
             ends.append({tp.partition: future.result(timeout_s + 1).offset for tp, future in futures.items()})
         except KafkaException as error:
-            raise Unavailable(_why(settings, error)) from None
+            raise Unavailable(why(settings, error)) from None
         except TimeoutError:
             raise Unavailable(
                 f"Kafka at {settings.kafka_bootstrap} did not answer in {timeout_s:g} s"

@@ -32,19 +32,24 @@ LOCK_TIMEOUT_MS = 1_000
 STATEMENT_TIMEOUT_MS = 300_000
 RETENTION_INTERVAL = timedelta(minutes=10)
 """Retention looks at whole tables; it counts in days and is in no hurry."""
+MERGE_INTERVAL = timedelta(minutes=1)
+HISTORY_QUIET = timedelta(minutes=1)
+"""A minute's history is merged when nothing was added to it for so long."""
 NEEDED_MARGIN_S = 86_400
 """Kept behind each watermark beside the widest window: how long Redis may be away and still fill its gap."""
 
 
 @dataclass
 class Report:
-    """What a run did: partitions made and dropped, rows removed by table, page ranges summarised, tasks failed."""
+    """What a run did: partitions made and dropped, rows removed by table, page ranges summarised, rows of history
+    saved by merging, tasks failed."""
 
     ran: bool = False
     made: int = 0
     dropped: list[str] = field(default_factory=list)
     removed: dict[str, int] = field(default_factory=dict)
     summarized: int = 0
+    merged: int = 0
     failed: list[str] = field(default_factory=list)
 
 
@@ -56,6 +61,7 @@ class Maintenance:
         self._settings = settings
         self._summarized_bytes: dict[str, int] = {}
         self._retention_at: datetime | None = None
+        self._merged_at: datetime | None = None
 
     def run_once(self, now: datetime) -> Report:
         """Do what is due at `now` (aware). Never raises on Postgres's account: the report names what failed."""
@@ -85,6 +91,8 @@ class Maintenance:
             self._make_days,
             self._summarize,
         ]
+        if self._merged_at is None or now - self._merged_at >= MERGE_INTERVAL:
+            tasks.append(self._merge_history)
         retention_due = self._retention_at is None or now - self._retention_at >= RETENTION_INTERVAL
         if retention_due:
             tasks += [self._drop_days, self._remove_rows, self._merge_ledger]
@@ -140,6 +148,8 @@ class Maintenance:
             "default_late_events": late_days,
             "default_quarantine": quarantine_days,
             "bot_activity": self._settings.retention_bot_activity_days,
+            "history_minutes": self._settings.retention_history_days,
+            "history_pages": self._settings.retention_history_days,
         }
         for name, days in kept.items():
             before = now - timedelta(days=days)
@@ -147,6 +157,11 @@ class Maintenance:
                 sql.QUERIES[f"trim_{name}"], {"before": before, "needed_s": self._needed_s()}
             )
             report.removed[name] = done.rowcount
+
+    def _merge_history(self, connection: psycopg.Connection, now: datetime, report: Report) -> None:
+        merged = connection.execute(sql.QUERIES["merge_history"], {"before": now - HISTORY_QUIET})
+        report.merged = merged.fetchone()[0]
+        self._merged_at = now
 
     def _merge_ledger(self, connection: psycopg.Connection, now: datetime, report: Report) -> None:
         before = now - timedelta(days=self._settings.retention_ledger_days)

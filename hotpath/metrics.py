@@ -31,6 +31,9 @@ class WorkerMetrics(Collector):
         cpu = CounterMetricFamily("hotpath_stage_cpu_seconds", "CPU by stage", labels=["worker", "stage"])
         flushes = CounterMetricFamily("hotpath_flushes", "Postgres transactions", labels=["worker"])
         flush_time = CounterMetricFamily("hotpath_flush_seconds", "time in flushes", labels=["worker"])
+        partitions = GaugeMetricFamily(
+            "hotpath_assigned_partitions", "partitions that it works on", labels=["worker"]
+        )
         ring = GaugeMetricFamily("hotpath_ring_blocks", "blocks waiting in the ring", labels=["worker"])
         plain = {
             name: (family("hotpath_" + name, text, labels=["worker"]))
@@ -41,6 +44,9 @@ class WorkerMetrics(Collector):
                 ("kafka_errors", CounterMetricFamily, "errors of the Kafka client"),
                 ("redis_away", GaugeMetricFamily, "1 while Redis does not answer"),
                 ("kafka_down", GaugeMetricFamily, "1 while no broker answers"),
+                ("assignments", CounterMetricFamily, "times it took partitions over"),
+                ("fenced", CounterMetricFamily, "times another had taken a log over"),
+                ("held_back", GaugeMetricFamily, "partitions of the group that it does not take (yet)"),
                 ("bot_counts_bytes", GaugeMetricFamily, "memory of the bot counts"),
                 ("routing_sampled", CounterMetricFamily, "messages whose key was checked"),
                 ("routing_wrong_key", CounterMetricFamily, "of these, not keyed by user_id"),
@@ -64,10 +70,23 @@ class WorkerMetrics(Collector):
                 watermark.add_metric(partition, int(row["watermark_s"]))
             for i, stage in enumerate(STAGES):
                 cpu.add_metric([label, stage], int(page["stage_cpu_ns"][i]) / 1e9)
+            partitions.add_metric([label], len(worker.control.logs))
             flushes.add_metric([label], int(page["blocks_committed"]))
             flush_time.add_metric([label], int(page["flush_ns"]) / 1e9)
             ring.add_metric([label], int(cursors[PUBLISHED] - min(cursors[COMMITTED], cursors[APPLIED])))
             for name, family in plain.items():
                 family.add_metric([label], int(page[name]))
-        yield from (messages, lag, redis_lag, watermark, restarts, up, cpu, flushes, flush_time, ring)
+        yield from (
+            messages,
+            lag,
+            redis_lag,
+            watermark,
+            restarts,
+            up,
+            cpu,
+            flushes,
+            flush_time,
+            partitions,
+            ring,
+        )
         yield from plain.values()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import psycopg
 
 from hotpath import settings, sql
-from hotpath.errors import HotpathError, Unavailable
+from hotpath.errors import ConfigError, HotpathError, Unavailable
 from hotpath.maintenance import make_time_partitions
 
 LOCK_KEY = 0x686F7470_0001
@@ -79,11 +79,13 @@ def _pending(connection: psycopg.Connection) -> list[sql.Migration]:
 
 
 def connect(dsn: str) -> psycopg.Connection:
-    """A connection in autocommit mode. Raises Unavailable."""
+    """A connection in autocommit mode. Raises Unavailable, or ConfigError when `dsn` is none."""
     try:
         return psycopg.connect(
             dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="hotpath migrate"
         )
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(f"HOTPATH_POSTGRES_DSN is not a DSN: {' '.join(str(error).split())}") from None
     except psycopg.Error as error:
         raise unreachable(error) from None
 

@@ -90,6 +90,7 @@ def worker_status(seat: Seat, rates: Rates) -> dict[str, object]:
             "lag_events": sum(max(0, log["log_end"] - log["committed"]) for log in logs),
             "redis_lag_events": sum(max(0, log["committed"] - log["applied"]) for log in logs),
             "ring_used": int(cursors[PUBLISHED] - min(cursors[COMMITTED], cursors[APPLIED])),
+            "ring_slots": worker.ring_slots,
             "redis_away": bool(page["redis_away"] or cursors[DETACHED]),
             "kafka_down": bool(page["kafka_down"]),
             "back_pressure": int(page["back_pressure"]),
@@ -104,6 +105,9 @@ def worker_status(seat: Seat, rates: Rates) -> dict[str, object]:
                 name: int(page[f"routing_{name}"]) for name in ("sampled", "wrong_key", "wrong_partition")
             },
             "bot_counts_bytes": int(page["bot_counts_bytes"]),
+            "assignments": int(page["assignments"]),
+            "fenced": int(page["fenced"]),
+            "held_back": int(page["held_back"]),
             "logs": logs,
         }
         | _process(worker.pid)
@@ -120,7 +124,7 @@ def _process(pid: int) -> dict[str, object]:
     return {"cpu_s": times.user + times.system, "rss_bytes": memory.rss}
 
 
-def _application(seats: list[Seat]) -> Starlette:
+def _application(settings: PipelineSettings, seats: list[Seat]) -> Starlette:
     registry = CollectorRegistry()
     registry.register(WorkerMetrics(seats))
     rates = Rates()
@@ -135,7 +139,8 @@ def _application(seats: list[Seat]) -> Starlette:
 
     def status(request: Request) -> Response:
         workers = [worker_status(seat, rates) for seat in seats]
-        body = orjson.dumps({"pid": os.getpid(), "workers": workers})
+        named = {name: getattr(settings, name) for name in ("topic", "assign", "group", "machine")}
+        body = orjson.dumps({"pid": os.getpid(), **named, "workers": workers})
         return Response(body, media_type="application/json")
 
     return Starlette(
@@ -156,7 +161,7 @@ class StatusServer:
             raise ConfigError(
                 f"status address {settings.status_host}:{settings.status_port}: {error.strerror}; set --status-port"
             ) from None
-        config = uvicorn.Config(_application(seats), log_level="warning", access_log=False)
+        config = uvicorn.Config(_application(settings, seats), log_level="warning", access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="status", daemon=True

@@ -7,15 +7,18 @@ its users, and a worker that survives its supervisor drains when their pipe clos
 
 import collections
 import logging
+import os
+import secrets
 import signal
 import sys
 import threading
 import time
 from datetime import UTC, datetime
 
+from hotpath import clock
 from hotpath.console import configure_logging, exit_code_of
-from hotpath.errors import Fenced, LogLost, WorkersFailed
-from hotpath.kafka import describe_topic
+from hotpath.errors import Fenced, HotpathError, LogLost, Unavailable, WorkersFailed
+from hotpath.kafka import admin_client, describe_topic
 from hotpath.maintenance import Maintenance
 from hotpath.preflight import check_servers
 from hotpath.settings import PipelineSettings, load
@@ -27,6 +30,13 @@ log = logging.getLogger(__name__)
 
 PROGRAM = "python -m hotpath.supervisor"
 LOOP_INTERVAL_S = 0.1
+SLEEP_S = 2.0
+"""A turn of the loop that takes longer means that the process was stopped, or the machine."""
+TOPIC_INTERVAL_S = 3.0
+"""Pause between looks at how many partitions the topic has: a new one waits so long for a worker."""
+ADDED_PARTITIONS_MAX = 1_024
+"""Partitions that a worker of a group has room for beyond those of its start: 24 KiB a block and 13 of the page per
+hundred, untouched until they are used. With more than that it starts again."""
 START_ATTEMPTS = 5
 """Lives of a worker that may end before it ever ran. Once it has, it is restarted for as long as it takes."""
 NOT_RESTARTED = {error.exit_code: error for error in (Fenced, LogLost)}
@@ -39,11 +49,18 @@ class Supervisor:
     def __init__(self, settings: PipelineSettings, partitions: int) -> None:
         self._settings = settings
         self._partitions = partitions
+        self._in_group = settings.assign == "group"
+        self.partitions_seen = partitions
+        """How many the topic has, as last heard. Only the thread that looks writes it."""
         self.signals: collections.deque[int] = collections.deque()
-        procs = min(settings.procs, partitions)
-        if procs < settings.procs:
-            log.warning("topic %r has %d partitions: %d workers will do", settings.topic, partitions, procs)
-        self.seats = [Seat(index) for index in range(procs)]
+        self._name = f"{os.uname().nodename}-{secrets.token_hex(4)}"
+        self._turned_at = self._woke_at = time.monotonic()
+        self.seats: list[Seat] = []
+        self._fill_seats()
+        if len(self.seats) < settings.procs:
+            log.warning(
+                "topic %r has %d partitions: %d workers will do", settings.topic, partitions, len(self.seats)
+            )
 
     def run(self) -> None:
         """Supervise until SIGTERM or SIGINT; then drain. Raises WorkersFailed, Fenced or LogLost."""
@@ -51,14 +68,47 @@ class Supervisor:
             signal.signal(number, lambda number, _: self.signals.append(number))
         try:
             while not self.signals:
+                self._notice_sleep()
                 for seat in self.seats:
                     self._watch(seat)
+                if self.partitions_seen > self._partitions:
+                    self._lay_out_anew()
                 if all(seat.given_up for seat in self.seats):
-                    raise self.seats[0].given_up("no worker is left: see the log above")
+                    self._give_up(self.seats[0].given_up)
                 time.sleep(LOOP_INTERVAL_S)
             log.info("%s: draining", signal.Signals(self.signals[0]).name)
         finally:
             self._drain()
+
+    def _give_up(self, error: type[HotpathError]) -> None:
+        """Raise what ended the last worker; first stay until a signal, if the end would only be undone."""
+        if self._settings.stay_when_given_up:
+            log.error("no worker is left: staying, unhealthy, until this process is stopped; see above")
+            while not self.signals:
+                time.sleep(LOOP_INTERVAL_S)
+        raise error("no worker is left: see the log above")
+
+    def _fill_seats(self) -> None:
+        # In a group every worker may be needed once another supervisor is gone; until then it idles.
+        procs = self._settings.procs
+        wanted = procs if self._in_group else min(procs, self._partitions)
+        for index in range(len(self.seats), wanted):
+            self.seats.append(Seat(index))
+
+    def _lay_out_anew(self) -> None:
+        """Give the partitions that were added to workers: all drain, and start again with room for theirs."""
+        log.info("the topic has %d partitions now, not %d", self.partitions_seen, self._partitions)
+        self._partitions = self.partitions_seen
+        if self._in_group:
+            return  # the group gives them to workers by itself
+        self._end_workers()
+        for seat in self.seats:
+            if seat.worker is not None:
+                seat.given_up = NOT_RESTARTED.get(seat.worker.exit_code())
+                seat.worker.release()
+                seat.worker = None
+            seat.start_at = 0.0
+        self._fill_seats()
 
     def _watch(self, seat: Seat) -> None:
         worker = seat.worker
@@ -69,13 +119,24 @@ class Supervisor:
         code = worker.exit_code()
         if code is not None:
             self._ended(seat, worker, code)
-        elif worker.hangs():
+        elif worker.hangs() and time.monotonic() - self._woke_at > self._settings.hang_deadline_s:
             log.error("worker %d has not moved for %.0f s: killed", seat.index, worker.heartbeat_age_s())
             worker.kill()
 
+    def _notice_sleep(self) -> None:
+        """Where this process was stopped, its workers may have been, too: none of them is to be judged by that time."""
+        now = time.monotonic()
+        if now - self._turned_at > SLEEP_S:
+            log.warning("was stopped for %.0f s", now - self._turned_at)
+            self._woke_at = now
+        self._turned_at = now
+
     def _start(self, seat: Seat) -> None:
-        logs_max = len(pinned_partitions(self._partitions, seat.index, self._settings.procs))
-        seat.worker = WorkerProcess(self._settings, seat.index, logs_max)
+        if self._in_group:
+            logs_max = self._partitions + ADDED_PARTITIONS_MAX  # it may be the only worker
+        else:
+            logs_max = len(pinned_partitions(self._partitions, seat.index, self._settings.procs))
+        seat.worker = WorkerProcess(self._settings, seat.index, logs_max, self._name, goes_on=seat.has_run)
 
     def _ended(self, seat: Seat, worker: WorkerProcess, code: int) -> None:
         """Decide what follows the end of a worker's life."""
@@ -99,7 +160,12 @@ class Supervisor:
         seat.backoff_s = min(2 * seat.backoff_s, self._settings.restart_backoff_max_s)
 
     def _drain(self) -> None:
-        """End every worker: ask, wait until the deadline that all share, then kill."""
+        """End every worker. Raises WorkersFailed when some did not drain."""
+        if late := self._end_workers():
+            raise WorkersFailed(f"{late} workers did not drain in time and were killed; nothing is lost")
+
+    def _end_workers(self) -> int:
+        """Ask every worker, wait until the deadline that all share, then kill; how many had to be killed."""
         workers = [seat.worker for seat in self.seats if seat.worker is not None]
         for worker in workers:
             if worker.exit_code() is None:
@@ -111,8 +177,7 @@ class Supervisor:
         late = [worker for worker in workers if worker.exit_code() is None]
         for worker in late:
             worker.kill()
-        if late:
-            raise WorkersFailed(f"{len(late)} workers did not drain in time and were killed; nothing is lost")
+        return len(late)
 
 
 def _how(code: int) -> str:
@@ -123,19 +188,34 @@ def _maintain(settings: PipelineSettings, stopped: threading.Event) -> None:
     """Keep the tables in order, beside the workers; a failure is told and tried again."""
     maintenance = Maintenance(settings.postgres_dsn, settings)
     while not stopped.is_set():
-        maintenance.run_once(datetime.now(UTC))
+        maintenance.run_once(datetime.fromtimestamp(clock.now_us() / 1e6, UTC))
         stopped.wait(settings.maintenance_interval_s)
+
+
+def _watch_topic(settings: PipelineSettings, supervisor: Supervisor, stopped: threading.Event) -> None:
+    """Look at how many partitions the topic has. Another incarnation of it is for the workers to notice."""
+    admin = admin_client(settings)
+    while not stopped.wait(TOPIC_INTERVAL_S):
+        try:
+            supervisor.partitions_seen = describe_topic(settings, admin=admin).partitions
+        except Unavailable as error:
+            log.debug("%s", error)  # the workers tell
 
 
 def run(arguments: list[str]) -> None:
     """The command. Raises HotpathError."""
     settings = load(PipelineSettings, arguments, PROGRAM)
     configure_logging(settings, "supervisor")
+    clock.follow(settings.clock_file)
     check_servers(settings)
     supervisor = Supervisor(settings, describe_topic(settings).partitions)
     stopped = threading.Event()
     with StatusServer(settings, supervisor.seats):
-        threading.Thread(target=_maintain, args=(settings, stopped), name="maintenance", daemon=True).start()
+        for name, loop, given in (
+            ("maintenance", _maintain, (settings, stopped)),
+            ("topic", _watch_topic, (settings, supervisor, stopped)),
+        ):
+            threading.Thread(target=loop, args=given, name=name, daemon=True).start()
         try:
             supervisor.run()
         finally:

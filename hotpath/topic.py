@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hotpath.console import configure_logging, exit_code_of
 from hotpath.errors import Unavailable
-from hotpath.kafka import admin_client
+from hotpath.kafka import admin_client, check_broker, why
 from hotpath.settings import Settings, load
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def make_topic(settings: TopicSettings) -> bool:
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
-        raise Unavailable(f"Kafka at {settings.kafka_bootstrap}: {error.args[0].str()}") from None
+        raise Unavailable(why(settings, error)) from None
     return True
 
 
@@ -54,6 +54,7 @@ def run(arguments: list[str]) -> None:
     """The command. Raises HotpathError."""
     settings = load(TopicSettings, arguments, PROGRAM)
     configure_logging(settings, "topic")
+    check_broker(settings)
     made = make_topic(settings)
     log.info("topic %r %s", settings.topic, "is made" if made else "is there already")
 

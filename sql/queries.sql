@@ -13,6 +13,9 @@ select
 -- The server process of this session: its number and when it began.
 select pid, backend_start from pg_stat_activity where pid = pg_backend_pid();
 
+-- name: ask_nothing
+select;
+
 -- name: end_backend
 -- Ends one server process, if it is still the one that began then.
 select pg_terminate_backend(pid)
@@ -27,6 +30,12 @@ copy late_events (log_id, kafka_offset, ts, user_id, event_type, page_url, sessi
 
 -- name: copy_quarantine
 copy quarantine (log_id, kafka_offset, class, detail, payload, payload_size) from stdin (format binary);
+
+-- name: copy_history_minutes
+copy history_minutes (minute, log_id, accepted, page_views, bot, late) from stdin (format binary);
+
+-- name: copy_history_pages
+copy history_pages (minute, page_urls, views) from stdin (format binary);
 
 -- name: add_bot_activity
 insert into bot_activity (log_id, user_id, second, dropped)
@@ -95,9 +104,14 @@ where not exists (
 order by t.partition
 on conflict (topic, topic_id, partition) do nothing;
 
+-- name: taken_log_owners
+select partition, owner
+from partition_state
+where topic = %(topic)s and topic_id = %(topic_id)s and partition = any(%(partitions)s);
+
 -- name: lock_taken_logs
 -- In a statement of its own, so that the next one sees what the old owners committed last.
-select log_id
+select partition, owner
 from partition_state
 where topic = %(topic)s and topic_id = %(topic_id)s and partition = any(%(partitions)s)
 order by log_id
@@ -116,6 +130,16 @@ select log_id, partition, epoch, next_offset, watermark_s
 from partition_state
 where topic = %(topic)s and topic_id = %(topic_id)s and partition = any(%(partitions)s)
 order by log_id;
+
+-- name: topic_logs
+-- Every log of a topic, of all its incarnations, and whether its owner's session is there.
+select s.log_id, s.topic_id, s.partition, s.next_offset, s.epoch, s.watermark_s, s.retired_at, s.updated_at, s.owner,
+    exists (
+        select from pg_stat_activity a where a.pid = s.backend_pid and a.backend_start = s.backend_start
+    ) as held
+from partition_state s
+where s.topic = %(topic)s
+order by s.retired_at nulls first, s.topic_id, s.partition;
 
 -- name: record_loss
 -- Moves a log over offsets that cannot be read any more, and says why in the ledger.
@@ -232,6 +256,15 @@ delete from quarantine_default where stored_at < %(before)s;
 -- name: trim_bot_activity
 delete from bot_activity where stored_at < %(before)s;
 
+-- name: trim_history_minutes
+delete from history_minutes where minute < %(before)s and stored_at < %(before)s;
+
+-- name: trim_history_pages
+delete from history_pages where minute < %(before)s and stored_at < %(before)s;
+
+-- name: merge_history
+select merge_history(%(before)s);
+
 -- name: merge_ledger
 select merge_ledger(%(before)s);
 
@@ -254,6 +287,9 @@ select log_id, topic, partition from partition_state where retired_at is null or
 -- name: log_positions
 select log_id, next_offset, epoch, watermark_s from partition_state where log_id = any(%(log_ids)s) order by log_id;
 
+-- name: log_owners
+select log_id, epoch, owner from partition_state where log_id = any(%(log_ids)s) order by log_id;
+
 -- name: least_watermark
 -- How far back the log that is furthest behind may stand; 0 when no log has an event.
 select coalesce(min(watermark_s), 0) from partition_state where retired_at is null and watermark_s > 0;
@@ -269,7 +305,7 @@ select pg_advisory_unlock(%(class)s, %(log_id)s);
 
 -- name: seen_in_offsets
 -- Last-seen steps by user and session, of some offsets of a log, without what has left the windows.
-select user_id, session_id, floor(extract(epoch from max(ts)))::bigint / %(step_s)s as step
+select user_id, session_id, floor(date_part('epoch', max(ts)))::bigint / %(step_s)s as step
 from events
 where log_id = %(log_id)s and kafka_offset >= %(first_offset)s and kafka_offset < %(next_offset)s
     and ts >= to_timestamp(%(from_s)s)
@@ -278,7 +314,7 @@ group by user_id, session_id;
 -- name: page_views_in_offsets
 -- Page views by bucket of offsets, step and page, of some offsets of a log.
 select (kafka_offset - %(first_offset)s) / %(bucket)s as bucket,
-    floor(extract(epoch from ts))::bigint / %(step_s)s as step, page_url, count(*) as views
+    floor(date_part('epoch', ts))::bigint / %(step_s)s as step, page_url, count(*) as views
 from events
 where log_id = %(log_id)s and kafka_offset >= %(first_offset)s and kafka_offset < %(next_offset)s
     and ts >= to_timestamp(%(from_s)s) and event_type = 'page_view'
@@ -287,14 +323,392 @@ order by 1;
 
 -- name: seen_in_windows
 -- Last-seen steps by user and session, of all that the windows hold of some logs.
-select log_id, user_id, session_id, floor(extract(epoch from max(ts)))::bigint / %(step_s)s as step
+select log_id, user_id, session_id, floor(date_part('epoch', max(ts)))::bigint / %(step_s)s as step
 from events
 where log_id = any(%(log_ids)s) and ts >= to_timestamp(%(from_s)s)
 group by log_id, user_id, session_id;
 
 -- name: page_views_in_windows
 -- Page views by step and page, of all that the windows hold of some logs.
-select log_id, floor(extract(epoch from ts))::bigint / %(step_s)s as step, page_url, count(*) as views
+select log_id, floor(date_part('epoch', ts))::bigint / %(step_s)s as step, page_url, count(*) as views
 from events
 where log_id = any(%(log_ids)s) and ts >= to_timestamp(%(from_s)s) and event_type = 'page_view'
 group by 1, 2, 3;
+
+-- name: seen_in_gaps
+-- Last-seen steps by user and session, of some offsets of several logs. The least and greatest of them, and the
+-- second, are what partitions and the index understand.
+select e.log_id, e.user_id, e.session_id, floor(date_part('epoch', max(e.ts)))::bigint / %(step_s)s as step
+from events e
+join unnest(%(log_ids)s::integer[], %(first_offsets)s::bigint[], %(next_offsets)s::bigint[])
+        as gap (log_id, first_offset, next_offset)
+    on gap.log_id = e.log_id and e.kafka_offset >= gap.first_offset and e.kafka_offset < gap.next_offset
+where e.log_id = any(%(log_ids)s::integer[])
+    and e.kafka_offset >= %(least_offset)s and e.kafka_offset < %(greatest_offset)s
+    and e.ts >= to_timestamp(%(from_s)s)
+group by e.log_id, e.user_id, e.session_id;
+
+-- name: page_views_in_gaps
+-- Page views by step and page, of some offsets of several logs.
+select e.log_id, floor(date_part('epoch', e.ts))::bigint / %(step_s)s as step, e.page_url, count(*) as views
+from events e
+join unnest(%(log_ids)s::integer[], %(first_offsets)s::bigint[], %(next_offsets)s::bigint[])
+        as gap (log_id, first_offset, next_offset)
+    on gap.log_id = e.log_id and e.kafka_offset >= gap.first_offset and e.kafka_offset < gap.next_offset
+where e.log_id = any(%(log_ids)s::integer[])
+    and e.kafka_offset >= %(least_offset)s and e.kafka_offset < %(greatest_offset)s
+    and e.ts >= to_timestamp(%(from_s)s) and e.event_type = 'page_view'
+group by 1, 2, 3;
+
+-- name: expected_sessions
+-- Last-seen steps by user and session of all that the windows hold of a log: below the offset that Redis has
+-- applied (null for none), and with what came later.
+select user_id, session_id,
+    floor(date_part('epoch', max(ts) filter (where kafka_offset < %(applied)s)))::bigint / %(step_s)s as step,
+    floor(date_part('epoch', max(ts)))::bigint / %(step_s)s as later_step
+from events
+where log_id = %(log_id)s and ts >= to_timestamp(%(from_s)s)
+group by user_id, session_id;
+
+-- name: expected_page_views
+-- Page views by step and page of all that the windows hold of a log: below the offset that Redis has applied, and
+-- what came later.
+select extract(epoch from step)::bigint / %(step_s)s as step, page_url, views, later_views
+from (
+    select date_bin(make_interval(secs => %(step_s)s), ts, timestamptz 'epoch') as step, page_url,
+        count(*) filter (where kafka_offset < %(applied)s) as views,
+        count(*) filter (where kafka_offset >= %(applied)s) as later_views
+    from events
+    where log_id = %(log_id)s and ts >= to_timestamp(%(from_s)s) and event_type = 'page_view'
+    group by 1, 2
+) as counted;
+
+-- name: owned_logs
+-- Logs whose owner's session is there.
+select s.log_id
+from partition_state s
+join pg_stat_activity a on a.pid = s.backend_pid and a.backend_start = s.backend_start
+where s.retired_at is null;
+
+-- name: log_incarnations
+-- Which partition of which incarnation of which topic each log is.
+select log_id, topic, topic_id, partition from partition_state where log_id = any(%(log_ids)s);
+
+-- name: view_lock_holders
+-- Who is rebuilding logs.
+select a.application_name, a.pid, array_agg(l.objid::integer order by l.objid)
+from pg_locks l
+join pg_stat_activity a using (pid)
+where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.classid::bigint = %(class)s
+    and l.objid::integer = any(%(log_ids)s) and l.pid <> pg_backend_pid()
+    and l.database = (select oid from pg_database where datname = current_database())
+group by a.application_name, a.pid;
+
+-- name: view_locks
+-- Logs that somebody is rebuilding.
+select objid::integer as log_id
+from pg_locks
+where locktype = 'advisory' and granted and objsubid = 2 and classid::bigint = %(class)s
+    and database = (select oid from pg_database where datname = current_database());
+
+-- name: export_snapshot
+select pg_export_snapshot();
+
+-- name: join_snapshot
+set transaction snapshot %(snapshot)s;
+
+-- name: proof_event_rows
+-- Rows of `events` by log and offset, in the layout of a binary COPY; those of a thousand offsets as one value.
+copy (
+    select string_agg(
+        int2send(7::smallint)
+        || int4send(4) || int4send(e.log_id)
+        || int4send(8) || int8send(e.kafka_offset)
+        || int4send(8) || timestamptz_send(e.ts)
+        || int4send(octet_length(e.user_id)) || textsend(e.user_id)
+        || int4send(octet_length(e.event_type)) || textsend(e.event_type)
+        || int4send(octet_length(e.page_url)) || textsend(e.page_url)
+        || int4send(octet_length(e.session_id)) || textsend(e.session_id),
+        '' order by e.kafka_offset
+    )
+    from events e
+    join unnest(%(log_ids)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[]) as s (log_id, first, beyond)
+        on s.log_id = e.log_id and e.kafka_offset >= s.first and e.kafka_offset < s.beyond
+    where e.log_id = any(%(log_ids)s::integer[]) and e.kafka_offset >= %(least)s and e.kafka_offset < %(beyond)s
+    group by e.log_id, e.kafka_offset / 1000
+    order by e.log_id, e.kafka_offset / 1000
+) to stdout (format binary);
+
+-- name: proof_late_event_rows
+-- The same of `late_events`.
+copy (
+    select string_agg(
+        int2send(7::smallint)
+        || int4send(4) || int4send(e.log_id)
+        || int4send(8) || int8send(e.kafka_offset)
+        || int4send(8) || timestamptz_send(e.ts)
+        || int4send(octet_length(e.user_id)) || textsend(e.user_id)
+        || int4send(octet_length(e.event_type)) || textsend(e.event_type)
+        || int4send(octet_length(e.page_url)) || textsend(e.page_url)
+        || int4send(octet_length(e.session_id)) || textsend(e.session_id),
+        '' order by e.kafka_offset
+    )
+    from late_events e
+    join unnest(%(log_ids)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[]) as s (log_id, first, beyond)
+        on s.log_id = e.log_id and e.kafka_offset >= s.first and e.kafka_offset < s.beyond
+    where e.log_id = any(%(log_ids)s::integer[]) and e.kafka_offset >= %(least)s and e.kafka_offset < %(beyond)s
+    group by e.log_id, e.kafka_offset / 1000
+    order by e.log_id, e.kafka_offset / 1000
+) to stdout (format binary);
+
+-- name: proof_quarantine
+-- Messages in quarantine by log and offset.
+select q.log_id, q.kafka_offset, q.class, q.detail, q.payload, q.payload_size
+from quarantine q
+join unnest(%(log_ids)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[]) as s (log_id, first, beyond)
+    on s.log_id = q.log_id and q.kafka_offset >= s.first and q.kafka_offset < s.beyond
+order by q.log_id, q.kafka_offset;
+
+-- name: proof_ledger
+-- The ledger by log and offset, from the rows that reach beyond the first offsets on.
+select l.log_id, l.first_offset, l.next_offset, l.received,
+    array[
+        l.accepted, l.too_large, l.empty, l.not_json, l.not_object, l.missing_field, l.wrong_type, l.bad_value,
+        l.bad_timestamp, l.future, l.late, l.bot
+    ] as counts,
+    l.reason, l.committed_at
+from ledger l
+join unnest(%(log_ids)s::integer[], %(firsts)s::bigint[]) as s (log_id, first)
+    on s.log_id = l.log_id and l.next_offset > s.first
+order by l.log_id, l.first_offset;
+
+-- name: proof_rules
+-- Per log, from which offset on which rules decided: one row wherever they changed.
+select log_id, first_offset, rules
+from (
+    select log_id, first_offset, rules_id,
+        lag(rules_id) over (partition by log_id order by first_offset) as before
+    from ledger
+    where log_id = any(%(log_ids)s) and rules_id is not null
+) as l
+join rules using (rules_id)
+where before is distinct from rules_id
+order by log_id, first_offset;
+
+-- name: proof_logs
+-- Every log, with the rules of its owner and where its ledger begins.
+select s.log_id, s.topic, s.topic_id, s.partition, s.next_offset, s.watermark_s, s.retired_at is not null as retired,
+    r.rules, (select min(l.first_offset) from ledger l where l.log_id = s.log_id) as ledger_first
+from partition_state s
+join rules r using (rules_id)
+order by s.log_id;
+
+-- name: proof_watermark
+-- Greatest second of a log's events below an offset; 0 before any. (A bot has accepted events in its second.)
+select coalesce(floor(extract(epoch from max(ts)))::bigint, 0)
+from events
+where log_id = %(log_id)s and kafka_offset < %(below)s;
+
+-- name: proof_bot_activity
+-- Dropped page views by log, second and user.
+select log_id, extract(epoch from second)::bigint as second_s, user_id, dropped
+from bot_activity
+where log_id = any(%(log_ids)s)
+order by log_id, second, user_id collate "C";
+
+-- name: proof_flush_cap
+-- The most messages of a class that a flush of some time has stored: a flush is all rows of one `stored_at`.
+select coalesce(max(stored), 0)
+from (
+    select count(*) as stored
+    from quarantine
+    where class = %(class)s and stored_at > %(after)s and stored_at <= %(until)s
+    group by stored_at
+) as flushes;
+
+-- name: proof_strays
+-- Rows of logs that `partition_state` does not know, by table.
+select 'events' as name, log_id, count(*) from events
+    where log_id <> all(array(select log_id from partition_state)) group by log_id
+union all
+select 'late_events', log_id, count(*) from late_events
+    where log_id <> all(array(select log_id from partition_state)) group by log_id
+union all
+select 'quarantine', log_id, count(*) from quarantine
+    where log_id <> all(array(select log_id from partition_state)) group by log_id
+union all
+select 'bot_activity', log_id, count(*) from bot_activity
+    where log_id <> all(array(select log_id from partition_state)) group by log_id;
+
+-- name: proof_outside
+-- Rows of some logs at offsets that these logs do not have, the first of them.
+select 'events' as name, e.log_id, e.kafka_offset
+from events e
+join unnest(%(log_ids)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[]) as s (log_id, first, beyond)
+    on s.log_id = e.log_id and (e.kafka_offset < s.first or e.kafka_offset >= s.beyond)
+union all
+select 'late_events', e.log_id, e.kafka_offset
+from late_events e
+join unnest(%(log_ids)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[]) as s (log_id, first, beyond)
+    on s.log_id = e.log_id and (e.kafka_offset < s.first or e.kafka_offset >= s.beyond)
+union all
+select 'quarantine', e.log_id, e.kafka_offset
+from quarantine e
+join unnest(%(log_ids)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[]) as s (log_id, first, beyond)
+    on s.log_id = e.log_id and (e.kafka_offset < s.first or e.kafka_offset >= s.beyond)
+limit 1000;
+
+-- name: quarantined
+-- Messages in quarantine, the latest first. Null parameters do not choose.
+select q.log_id, s.topic_id, s.partition, q.kafka_offset, q.class, q.detail, q.payload, q.payload_size, q.stored_at,
+    q.replayed_at, r.rules
+from quarantine q
+join partition_state s using (log_id)
+left join lateral (
+    select l.rules_id from ledger l
+    where l.log_id = q.log_id and l.first_offset <= q.kafka_offset
+    order by l.first_offset desc
+    limit 1
+) as decided on true
+left join rules r on r.rules_id = decided.rules_id
+where s.topic = %(topic)s
+    and (%(class)s::text is null or q.class = %(class)s)
+    and (%(partition)s::integer is null or s.partition = %(partition)s)
+    and (%(offset)s::bigint is null or q.kafka_offset = %(offset)s)
+    and (%(since)s::timestamptz is null or q.stored_at >= %(since)s)
+    and (%(until)s::timestamptz is null or q.stored_at < %(until)s)
+order by q.stored_at desc, s.partition, q.kafka_offset desc
+limit %(limit)s;
+
+-- name: claim_replay
+-- Notes that a message is about to be sent again; no row when it has been and that matters.
+update quarantine
+set replayed_at = clock_timestamp()
+where log_id = %(log_id)s and kafka_offset = %(offset)s and (replayed_at is null or %(force)s)
+returning replayed_at;
+
+-- name: configure_reader
+-- What every session of the read API runs under: it changes nothing.
+select
+    set_config('default_transaction_read_only', 'on', false),
+    set_config('lock_timeout', '1000', false),
+    set_config('idle_in_transaction_session_timeout', '10000', false),
+    set_config('timezone', 'UTC', false);
+
+-- name: limit_statement
+select set_config('statement_timeout', %(timeout_ms)s::text, false);
+
+-- name: history_is_kept
+-- Whether the history by minute has all events of a range: none is older than its first minute.
+select not exists (
+    select from events
+    where ts >= %(since)s
+        and ts < least(%(until)s, coalesce((select min(minute) from history_minutes), %(until)s))
+);
+
+-- name: history_counts
+-- Accepted events and page views by step of their own time. Steps are whole minutes since 1970.
+select extract(epoch from date_bin(%(step)s::interval, minute, timestamptz 'epoch'))::bigint as at_s,
+    sum(accepted)::bigint as accepted, sum(page_views)::bigint as page_views
+from history_minutes
+where minute >= %(since)s and minute < %(until)s
+group by 1;
+
+-- name: history_counts_scanned
+-- The same from the events themselves, for ranges that begin before history was kept.
+select extract(epoch from date_bin(%(step)s::interval, ts, timestamptz 'epoch'))::bigint as at_s,
+    count(*) as accepted, count(*) filter (where event_type = 'page_view') as page_views
+from events
+where ts >= %(since)s and ts < %(until)s
+group by 1;
+
+-- name: history_received
+-- Messages by step in which their flush was committed.
+select extract(epoch from date_bin(%(step)s::interval, committed_at, timestamptz 'epoch'))::bigint as at_s,
+    sum(received)::bigint as received
+from ledger
+where committed_at >= %(since)s and committed_at < %(until)s
+group by 1;
+
+-- name: history_users
+-- Different users by step of their events' time.
+select extract(epoch from date_bin(%(step)s::interval, ts, timestamptz 'epoch'))::bigint as at_s,
+    count(distinct user_id) as users
+from events
+where ts >= %(since)s and ts < %(until)s
+group by 1;
+
+-- name: history_top_pages
+select page_url, sum(n)::bigint as views
+from history_pages, unnest(page_urls, views) as pair (page_url, n)
+where minute >= %(since)s and minute < %(until)s
+group by page_url
+order by 2 desc, page_url collate "C"
+limit %(limit)s;
+
+-- name: history_top_pages_scanned
+select page_url, count(*) as views
+from events
+where ts >= %(since)s and ts < %(until)s and event_type = 'page_view'
+group by page_url
+order by 2 desc, page_url collate "C"
+limit %(limit)s;
+
+-- name: ledger_by_minute
+-- What became of messages, by the minute in which their flush was committed.
+select extract(epoch from date_bin('1 minute', committed_at, timestamptz 'epoch'))::bigint as at_s,
+    sum(received)::bigint as received, sum(accepted)::bigint as accepted, sum(too_large)::bigint as too_large,
+    sum(empty)::bigint as empty, sum(not_json)::bigint as not_json, sum(not_object)::bigint as not_object,
+    sum(missing_field)::bigint as missing_field, sum(wrong_type)::bigint as wrong_type,
+    sum(bad_value)::bigint as bad_value, sum(bad_timestamp)::bigint as bad_timestamp,
+    sum(future)::bigint as future, sum(late)::bigint as late, sum(bot)::bigint as bot
+from ledger
+where committed_at >= %(since)s and committed_at < %(until)s and reason is null
+group by 1
+order by 1;
+
+-- name: ledger_losses
+select l.committed_at, s.topic, s.partition, l.first_offset, l.next_offset, l.reason
+from ledger l
+join partition_state s using (log_id)
+where l.committed_at >= %(since)s and l.committed_at < %(until)s and l.reason is not null
+order by l.committed_at, s.topic, s.partition
+limit %(limit)s;
+
+-- name: quarantine_rows
+-- The latest rows before one of them. The first condition is for the partitions and the index, the second is exact.
+select q.stored_at, s.topic, s.partition, q.kafka_offset, q.class, q.detail, q.payload_size, q.payload, q.log_id
+from quarantine q
+join partition_state s using (log_id)
+where q.stored_at <= %(stored_at)s
+    and (q.stored_at, q.log_id, q.kafka_offset) < (%(stored_at)s, %(log_id)s, %(kafka_offset)s)
+order by q.stored_at desc, q.log_id desc, q.kafka_offset desc
+limit %(limit)s;
+
+-- name: quarantine_rows_of_class
+-- The same, of one class.
+select q.stored_at, s.topic, s.partition, q.kafka_offset, q.class, q.detail, q.payload_size, q.payload, q.log_id
+from quarantine q
+join partition_state s using (log_id)
+where q.class = %(event_class)s and q.stored_at <= %(stored_at)s
+    and (q.stored_at, q.log_id, q.kafka_offset) < (%(stored_at)s, %(log_id)s, %(kafka_offset)s)
+order by q.stored_at desc, q.log_id desc, q.kafka_offset desc
+limit %(limit)s;
+
+-- name: accepted_between
+select coalesce(sum(accepted), 0)::bigint
+from history_minutes
+where minute >= %(since)s and minute < %(until)s;
+
+-- name: active_users_by_minute
+-- Different users of the minutes before each of some minutes (counted since 1970), the minute itself not included.
+with seen as materialized (
+    select distinct user_id, floor(extract(epoch from ts) / 60)::bigint as minute
+    from events
+    where ts >= %(since)s and ts < %(until)s
+)
+select ends.minute, count(distinct seen.user_id)
+from generate_series(%(first)s::bigint, %(last)s::bigint) as ends (minute)
+join seen on seen.minute >= ends.minute - %(minutes)s and seen.minute < ends.minute
+group by ends.minute
+order by ends.minute;

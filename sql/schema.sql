@@ -148,6 +148,7 @@ create table quarantine (
     payload bytea not null,
     payload_size integer not null,
     stored_at timestamptz not null default now(),
+    replayed_at timestamptz,
     constraint quarantine_offset check (kafka_offset >= 0),
     constraint quarantine_class check (
         class in (
@@ -167,11 +168,14 @@ comment on column quarantine.detail is 'Which part broke it, in words.';
 comment on column quarantine.payload is 'The first 1,024 bytes of the message, as they came.';
 comment on column quarantine.payload_size is 'Bytes of the whole message.';
 comment on column quarantine.stored_at is 'When the row was stored.';
+comment on column quarantine.replayed_at is
+    'When the message was sent again by an operator (or was about to be: it is set first); null when it was not.';
 
 create table quarantine_default partition of quarantine default;
 comment on table quarantine_default is 'Messages quarantined on days without a partition.';
 
 create index quarantine_stored_at on quarantine (stored_at);
+create index quarantine_class_stored_at on quarantine (class, stored_at);
 
 create table bot_activity (
     log_id integer not null,
@@ -244,6 +248,49 @@ comment on column ledger.rules_id is 'The rules that decided; null for a loss.';
 comment on column ledger.committed_at is 'When the flush was committed; of a merged row, the last one.';
 
 create index ledger_committed_at on ledger using brin (committed_at);
+
+create table history_minutes (
+    minute timestamptz not null,
+    log_id integer not null,
+    accepted bigint not null check (accepted >= 0),
+    page_views bigint not null check (page_views between 0 and accepted),
+    bot bigint not null check (bot >= 0),
+    late bigint not null check (late >= 0),
+    stored_at timestamptz not null default now()
+);
+comment on table history_minutes is
+    'Events by log and minute of event time. A flush adds a row for each log and minute in it, maintenance merges the '
+    'rows of a minute that is past: sum them. Small, so that retention deletes rows and there are no time partitions.';
+comment on column history_minutes.minute is 'Event time, floored to one minute.';
+comment on column history_minutes.log_id is 'The log that the messages stood in.';
+comment on column history_minutes.accepted is 'Events stored in events.';
+comment on column history_minutes.page_views is 'How many of them are page views.';
+comment on column history_minutes.bot is 'Page views dropped as made by a bot.';
+comment on column history_minutes.late is 'Events stored in late_events.';
+comment on column history_minutes.stored_at is 'When the row was stored.';
+
+create index history_minutes_minute on history_minutes (minute);
+
+create table history_pages (
+    minute timestamptz not null,
+    page_urls text[] not null,
+    views bigint[] not null,
+    other_views bigint not null default 0 check (other_views >= 0),
+    stored_at timestamptz not null default now(),
+    constraint history_pages_pairs check (cardinality(page_urls) = cardinality(views))
+);
+comment on table history_pages is
+    'Page views by minute of event time and page, over all logs: accepted events only. A flush adds a row for each minute '
+    'in it, maintenance merges the rows of a minute that is past: unnest and sum them. One array instead of a row per '
+    'page makes merging cheap.';
+comment on column history_pages.minute is 'Event time, floored to one minute.';
+comment on column history_pages.page_urls is 'Pages, each once in a row.';
+comment on column history_pages.views is 'Page views of each, in the same order.';
+comment on column history_pages.other_views is
+    'Page views of the pages that merging left out: it keeps the 10,000 most viewed of a minute.';
+comment on column history_pages.stored_at is 'When the row was stored.';
+
+create index history_pages_minute on history_pages (minute);
 
 create table time_partitions (
     name text primary key,
@@ -397,3 +444,68 @@ $$;
 comment on function merge_ledger is
     'Merges ledger rows committed before a time into one per log, hour and rules; losses stay rows of their own. '
     'Sums and ranges stay the same. Returns how many rows that saved.';
+
+create function merge_history(before timestamptz) returns bigint
+language plpgsql as $$
+declare
+    pages_max constant integer := 10000;
+    past timestamptz[];
+    removed bigint;
+    kept bigint;
+    saved bigint := 0;
+begin
+    -- A minute is merged when nothing was added to it lately; what still comes is merged later.
+    select array_agg(minute) into past from (
+        select minute from history_minutes group by minute
+        having count(*) > count(distinct log_id) and max(stored_at) < before
+    ) as found;
+    with old as (
+        delete from history_minutes where minute = any(past) and stored_at < before returning *
+    ),
+    merged as (
+        insert into history_minutes
+        select minute, log_id, sum(accepted), sum(page_views), sum(bot), sum(late), max(stored_at)
+        from old group by minute, log_id
+        returning 1
+    )
+    select (select count(*) from old), (select count(*) from merged) into removed, kept;
+    saved := removed - kept;
+
+    select array_agg(minute) into past from (
+        select minute from history_pages group by minute having count(*) > 1 and max(stored_at) < before
+    ) as found;
+    with old as (
+        delete from history_pages where minute = any(past) and stored_at < before returning *
+    ),
+    counted as (
+        select minute, page_url, sum(n) as n,
+            row_number() over (partition by minute order by sum(n) desc, page_url collate "C") as rank
+        from old, unnest(page_urls, views) as pair (page_url, n)
+        group by minute, page_url
+    ),
+    pages as (
+        select minute,
+            coalesce(array_agg(page_url order by rank) filter (where rank <= pages_max), '{}') as page_urls,
+            coalesce(array_agg(n::bigint order by rank) filter (where rank <= pages_max), '{}') as views,
+            coalesce(sum(n) filter (where rank > pages_max), 0) as other_views
+        from counted
+        group by minute
+    ),
+    sums as (
+        select minute, sum(other_views) as other_views, max(stored_at) as stored_at from old group by minute
+    ),
+    merged as (
+        insert into history_pages
+        select s.minute, coalesce(p.page_urls, '{}'), coalesce(p.views, '{}'),
+            s.other_views + coalesce(p.other_views, 0), s.stored_at
+        from sums s
+        left join pages p using (minute)
+        returning 1
+    )
+    select (select count(*) from old), (select count(*) from merged) into removed, kept;
+    return saved + removed - kept;
+end
+$$;
+comment on function merge_history is
+    'Merges the history of minutes to which nothing was added since a time into one row per log or minute. Sums stay '
+    'the same. Returns how many rows that saved.';

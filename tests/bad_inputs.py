@@ -101,6 +101,8 @@ BAD_INPUTS: list[BadInput] = [
         lone_surrogate_then_pair=raw("user_id", r'"\ud83d\ud83d\ude00"'),
         lone_surrogate_in_a_name=raw(r"\ud800", "1"),
         lone_surrogate_overwritten=b'{"user_id":"\\ud800",' + _CLOSE,
+        lone_surrogate_alone=b'"\\ud800"',
+        lone_surrogate_in_an_array=b'[["\\ud800"]]',
         lone_surrogate_deep=raw("extra", r'[{"a":["\udfff"]}]'),
         raw_nul=message(user_id="XX").replace(b"XX", b"a\x00"),
         raw_newline=message(user_id="XX").replace(b"XX", b"a\n"),

@@ -22,7 +22,11 @@ class WorkerState(IntEnum):
     PAUSED = 2  # the ring is full: partitions are paused until the Postgres sink has caught up
     DRAINING = 3
     STOPPED = 4
+    IDLE = 5  # group mode: no log is assigned to it
 
+
+LOOPS = ("source", "postgres", "redis")
+"""The worker's loops, each with a heartbeat."""
 
 STAGES = ("consume", "classify", "seal", "postgres", "redis")
 """What CPU time is accounted to; the last two are the sinks' threads as a whole."""
@@ -43,6 +47,9 @@ CONTROL_DTYPE = np.dtype(
         ("routing_wrong_key", np.int64),  # key is not the user_id
         ("routing_wrong_partition", np.int64),  # partition is not the key's
         ("bot_counts_bytes", np.int64),
+        ("assignments", np.int64),  # times it took logs over
+        ("fenced", np.int64),  # times it found a log taken over by another (group mode; else it ends)
+        ("held_back", np.int64),  # partitions that the group gives it and that it does not take (yet)
         # Postgres sink's thread
         ("postgres_heartbeat_ns", np.int64),
         ("blocks_committed", np.int64),
@@ -110,10 +117,20 @@ class Control:
         """Make room for `count` logs and give their zeroed rows. Raises ValueError when there is none."""
         if count > len(self._logs):
             raise ValueError(f"{count} logs do not fit a control page made for {len(self._logs)}")
+        self.close_logs()
         self._logs[:] = 0
         self.page["log_count"] = count
         return self.logs
 
+    def close_logs(self) -> None:
+        """Show no logs."""
+        self.page["log_count"] = 0
+
     def beat(self, loop: str) -> None:
         """Say that one of the worker's loops (`source`, `postgres`, `redis`) goes round."""
         self.page[f"{loop}_heartbeat_ns"] = time.monotonic_ns()
+
+    def beat_all(self) -> None:
+        """Answer for all loops, while the sinks' do not run."""
+        for loop in LOOPS:
+            self.beat(loop)

@@ -113,3 +113,10 @@ class Ring:
         """
         self._cursors[APPLIED] = self._cursors[PUBLISHED]
         self._cursors[DETACHED] = 0
+
+    # Nobody's side.
+
+    def discard(self) -> None:
+        """Empty the ring: blocks that are not committed are forgotten. Only while no sink runs."""
+        self._cursors[COMMITTED] = self._cursors[APPLIED] = self._cursors[PUBLISHED]
+        self._cursors[DETACHED] = 0

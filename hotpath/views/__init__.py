@@ -3,12 +3,17 @@
     keys         names of the keys, and steps
     fold         rows to changes of the views: of a block, or of aggregates from Postgres
     link         connections to Redis, and the scripts (`*.lua`) by name
-    store        every write: changes applied exactly once, publishing, trimming, generations
+    store        every write: changes applied exactly once, publishing, trimming, scrubbing, generations
+    postgres     where Postgres has the logs
     refill       changes read from Postgres: a gap of offsets, or all that the windows hold
+    rebuild      the latter: new generations, beside live writers and readers
     build        a new generation, loaded
     healer       a thread that brings logs back from Postgres
     progress     how far a log's views reach
     read         every read, asynchronous
+    contents     all that Redis holds of a log, and what in it contradicts itself
+    compare      the contents against what they must be, difference by difference
+    expected     what they must be, as Postgres says
     shared_bots  bot counts that workers share
 
 One log's keys, all under its hash tag so that one script may touch them together (P is `redis_prefix`, L the
@@ -19,6 +24,10 @@ log_id, G a generation)::
     P:{L}:G:state             hash    see below
     P:{L}:G:users             zset    user_id -> last-seen step
     P:{L}:G:sessions:<user>   zset    session_id -> last-seen step; only for members of `users`
+    P:{L}:G:ranked            zset    user_id -> minus the number of stored sessions, of users with several: who has
+                                      most stands first, and equal ones by their bytes
+    P:{L}:G:fading            zset    user_id -> a step that none of their sessions' last-seen steps is before; of the
+                                      same users: whose rank trimming must look at
     P:{L}:G:pages             zset    page_url -> page views, the sum of all hashes pages:<step>
     P:{L}:G:pages:<step>      hash    page_url -> page views of the step
     P:{L}:G:steps             zset    step -> step, of every hash pages:<step>
@@ -33,8 +42,12 @@ Fields of `state`, decimal strings:
     base_step          page views of steps up to here are no longer taken in, and may be gone from `pages`
     seen_step          users and sessions last seen in steps up to here may be gone
     touched            ticket of the last-seen updates that `applied` may not overtake
+    layout             which layout this is
 
 Invariants: within one generation `pages` always equals the sum of its hashes; a reader at window start W counts
 steps > W, so it needs base_step <= W and seen_step <= W, and takes the hashes of steps <= W that are still there
-off `pages`. Members and fields are UTF-8 bytes.
+off `pages`. Every user of `users` has a key `sessions:<user>`, every step of `steps` its hash; `scrub.lua` looks
+through them piece by piece, so that live workers notice what others damaged under users who are not seen again.
+`ranked` is exact for what is stored, so it bounds a user's active sessions from above, and by no more than what
+trimming has yet to take away. Members and fields are UTF-8 bytes.
 """

@@ -1,67 +1,67 @@
 """Loads a generation of a log's views that nobody reads yet, with what Postgres says.
 
 The pieces are sent by the same scripts as those of a live log, and are a chain as well: `applied` is `build:0`,
-`build:1` ... and becomes the log's next offset with the last piece, so that a lost one can not go unnoticed.
+`build:1` ... and becomes the log's next offset with the last piece, so that a lost one can not go unnoticed. From
+there the chain may go on, to a later offset.
 """
 
 from collections import defaultdict
 
-import redis
-
 from hotpath.views import store
 from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges
-from hotpath.views.link import Command, run
-from hotpath.views.store import LogState, Outcome
+from hotpath.views.link import Stream
+from hotpath.views.store import LogState
+
+TOUCH_ENTRIES = 250
+"""(user, session) pairs of one script: 2 to 3 ms, as new members cost more than known ones."""
 
 
 class Build:
     """A generation being built, whose state `store.create_generation` has begun.
 
-    Buffers what it is told and sends it in pieces. Raises redis' errors; after one the generation is of no use.
+    Buffers what it is told and sends it in pieces, over a stream that is shared with other builds: what was refused
+    is known when that is drained. Raises redis' errors; after one the generation is of no use.
     """
 
-    def __init__(self, client: redis.Redis, prefix: str, state: LogState, log_id: int) -> None:
-        """state: what the generation's state will be when it is finished."""
-        self._client = client
+    def __init__(self, stream: Stream, prefix: str, state: LogState, log_id: int) -> None:
+        """state: what the generation's state is to be when it has been loaded."""
+        self._stream = stream
         self._prefix = prefix
         self._log_id = log_id
-        self._state = state
         self.generation = state.generation
+        self.applied = state.applied
+        """The offset that the generation has reached, or will have with what is being sent."""
+        self._watermark_s = state.watermark_s
         self._pieces = 0
+        self._link = f"{store.BUILDING}0"
         self._seen: list = []
         self._counts: dict[int, list] = defaultdict(list)
         self._pairs = 0
 
     def touch(self, user: str, session: str, step: int) -> None:
-        """A user's session was last seen in `step`; each pair once."""
+        """A user's session was last seen in `step`."""
         self._seen += (user.encode(), session.encode(), step)
-        if len(self._seen) >= 3 * store.TOUCH_ENTRIES_MAX:
-            self._send(self._next_link())
+        if len(self._seen) >= 3 * TOUCH_ENTRIES:
+            self._send()
 
     def count(self, step: int, page: str, views: int) -> None:
-        """A page has `views` page views in `step`; each pair once."""
+        """A page has `views` more page views in `step`."""
         self._counts[step] += (page.encode(), views)
         self._pairs += 1
         if self._pairs >= PAIRS_MAX:
-            self._send(self._next_link())
+            self._send()
 
-    def finish(self) -> None:
-        """Send the rest, and with it `applied`: from here on the generation may go live."""
-        self._send(str(self._state.applied))
+    def finish(self, applied: int, watermark_s: int) -> None:
+        """Send the rest, and with it `applied`: all below is there once the stream is drained."""
+        self.applied, self._watermark_s = applied, watermark_s
+        self._send(str(applied))
 
-    def _next_link(self) -> str:
-        return f"{store.BUILDING}{self._pieces + 1}"
-
-    def _send(self, target: str) -> None:
-        piece = CountPiece(0, 0, [[step, increments] for step, increments in self._counts.items()])
-        changes = LogChanges(self._log_id, 0, 0, self._state.watermark_s, self._seen, [piece])
-        chain = (f"{store.BUILDING}{self._pieces}", target)
-        commands: list[Command] = store.change_commands(
-            self._prefix, self.generation, changes, "building", chain
-        )
-        replies = run(self._client, commands)
-        outcome = store.outcome_of(replies)
-        if outcome is not Outcome.APPLIED:
-            raise redis.exceptions.ResponseError(f"a rebuild was refused: {outcome.value}, {replies[-1]}")
+    def _send(self, target: str | None = None) -> None:
         self._pieces += 1
+        before, self._link = self._link, target or f"{store.BUILDING}{self._pieces}"
+        piece = CountPiece(0, 0, [[step, increments] for step, increments in self._counts.items()])
+        changes = LogChanges(self._log_id, 0, 0, self._watermark_s, self._seen, [piece])
+        chain = (before, self._link)
+        for command in store.change_commands(self._prefix, self.generation, changes, "building", chain):
+            self._stream.send(command)
         self._seen, self._counts, self._pairs = [], defaultdict(list), 0

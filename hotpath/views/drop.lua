@@ -20,5 +20,5 @@ for _, step in ipairs(steps) do
   redis.call('ZREM', steps_key, step)
 end
 if #steps == keys_max then return { 'OK', '1' } end
-redis.call('UNLINK', key(generation, 'pages'), users_key, steps_key)
+redis.call('UNLINK', key(generation, 'pages'), key(generation, 'ranked'), key(generation, 'fading'), users_key, steps_key)
 return { 'OK', '0' }

@@ -17,10 +17,12 @@ from collections.abc import Callable
 import psycopg
 import redis
 
+from hotpath import clock
 from hotpath.errors import Fenced
 from hotpath.settings import PipelineSettings
-from hotpath.views import link, refill, store
-from hotpath.views.refill import Refill, Request
+from hotpath.views import link, postgres, store
+from hotpath.views.postgres import Position, Request
+from hotpath.views.refill import Refill
 from hotpath.views.store import LogState, Outcome
 
 log = logging.getLogger(__name__)
@@ -28,11 +30,6 @@ log = logging.getLogger(__name__)
 ROUND_INTERVAL_S = 1.0
 """How often the list of logs is read, and how soon a failed round is tried again."""
 LOG_INTERVAL_S = 30.0
-
-
-def wall_clock_us() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1_000
 
 
 class Healer:
@@ -43,7 +40,7 @@ class Healer:
         settings: PipelineSettings,
         log_ids: list[int],
         background: bool = True,
-        clock_us: Callable[[], int] = wall_clock_us,
+        clock_us: Callable[[], int] = clock.now_us,
     ) -> None:
         """log_ids: the logs it may be asked for; what earlier rebuilds of them left behind it deletes first."""
         self._clock_us = clock_us
@@ -140,9 +137,9 @@ class Healer:
 
     def _serve(self) -> None:
         if self._connection is None or self._connection.closed:
-            self._connection = refill.connect(self._settings.postgres_dsn, "hotpath views")
+            self._connection = postgres.connect(self._settings.postgres_dsn, "hotpath views")
         views = Refill(self._settings, self._client, self._connection)
-        self.open_logs = refill.open_logs(self._connection)
+        self.open_logs = postgres.open_logs(self._connection)
         store.write_logs(self._client, self._settings.redis_prefix, self.open_logs)
         if not self._tidy:
             views.tidy(self._log_ids)
@@ -151,8 +148,9 @@ class Healer:
             wanted, as_of_us = dict(self._requests), self._as_of_us
         if not wanted:
             return
-        positions = refill.positions(self._connection, [request for request, _ in wanted.values()])
+        # In this order: what is applied meanwhile, by an operator's command, must not look as if it were ahead.
         states = views.states(wanted)
+        positions = postgres.positions(self._connection, [request for request, _ in wanted.values()])
         to_rebuild = []
         for log_id, (request, rebuild) in wanted.items():
             state = states[log_id]
@@ -169,7 +167,7 @@ class Healer:
             log.info("rebuilding the live views of logs %s", ", ".join(str(r.log_id) for r in to_rebuild))
             views.rebuild(to_rebuild, as_of_us, self._clock_us(), on_live=self._done)
 
-    def _fill(self, views: Refill, state: LogState, position: refill.Position) -> bool:
+    def _fill(self, views: Refill, state: LogState, position: Position) -> bool:
         """Fill a gap; whether the log must be rebuilt instead."""
         outcome = views.fill(state, position)
         if outcome is Outcome.REFUSED:

@@ -24,6 +24,9 @@ Command = tuple[Any, ...]
 Reply = Any
 """What Redis answers to a command; ResponseError where it answered with an error."""
 
+STREAM_BATCH = 16
+"""Scripts of a few milliseconds each: one by one, a busy machine took longer to wake each side than for the work."""
+
 _FOLDER = Path(__file__).parent
 _PRELUDE = (_FOLDER / "prelude.lua").read_text()
 _TEXTS = {path.stem: _PRELUDE + path.read_text() for path in _FOLDER.glob("*.lua") if path.stem != "prelude"}
@@ -89,6 +92,29 @@ def run(client: redis.Redis, commands: list[Command]) -> list[Reply]:
         _run_once(client, _load_commands())
         replies = _run_once(client, commands)
     return replies
+
+
+class Stream:
+    """Sends commands in batches of `STREAM_BATCH`, so that a server far off or busy is not waited for after each."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._commands: list[Command] = []
+
+    def send(self, command: Command) -> None:
+        """Send a command, now or with later ones. Raises redis' errors; ResponseError for a reply that is not OK."""
+        self._commands.append(command)
+        if len(self._commands) >= STREAM_BATCH:
+            self.drain()
+
+    def drain(self) -> None:
+        """Send what is left; all replies are OK then."""
+        commands, self._commands = self._commands, []
+        for reply in run(self._client, commands):
+            if isinstance(reply, ResponseError):
+                raise reply
+            if reply[0] != b"OK":
+                raise ResponseError(f"a script was refused: {reply}")
 
 
 async def run_async(client: redis.asyncio.Redis, commands: list[Command]) -> list[Reply]:

@@ -31,6 +31,13 @@ TOP_FACTOR = 4
 in which they do not prove the answer. With Zipf's law over 1,000 pages and 16 logs the first round does."""
 VIEWS_PAGES_MAX = 500
 """Pages of one script: under 1 ms."""
+MEMBERS_USERS_MAX = 500
+"""Users of one script that reads their sessions: about 1 ms."""
+COMMANDS_MAX = 64
+"""Commands of one pipeline where their number grows with the users."""
+
+Counts = list[tuple[bytes, int]]
+"""Names with how much each has, in order of rank."""
 
 
 class ViewsUnavailable(Unavailable):
@@ -56,6 +63,15 @@ class Reading(Generic[Value]):
 
     head: Head
     value: Value
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The views together, each as its own read gives it."""
+
+    active_users: int
+    top_pages: Counts
+    top_users: Counts
 
 
 class _Moved(Exception):
@@ -102,57 +118,103 @@ class ViewReader:
     async def active_users(self, head: Head | None = None) -> Reading[int]:
         """Distinct users in the window. `head`: a recent one, to save a round trip. Raises ViewsUnavailable."""
 
-        async def read(head: Head) -> int:
-            start = keys.window_start(head.as_of_us, self._settings.active_users_window_s)
-            answers = await self._ask(head, "read_users", [[start, self._union]])
-            if self._union:
-                return len(set().union(*(users for (users,) in answers.values())))
-            return sum(answer[0] for (answer,) in answers.values())
+        return await self._settled(head, self._active_users)
+
+    async def top_pages(self, limit: int, head: Head | None = None) -> Reading[Counts]:
+        """(page_url, views), the most viewed first, then by page_url's bytes. Raises ViewsUnavailable."""
+        return await self._settled(head, lambda head: self._top_pages(head, limit))
+
+    async def top_users(self, limit: int, head: Head | None = None) -> Reading[Counts]:
+        """(user_id, active sessions), who has most first, then by user_id's bytes. Raises ViewsUnavailable."""
+        return await self._settled(head, lambda head: self._top_users(head, limit))
+
+    async def overview(self, limit: int, head: Head | None = None) -> Reading[Overview]:
+        """All of these under one head. Raises ViewsUnavailable."""
+
+        async def read(head: Head) -> Overview:
+            return Overview(
+                await self._active_users(head),
+                await self._top_pages(head, limit),
+                await self._top_users(head, limit),
+            )
 
         return await self._settled(head, read)
 
-    async def top_pages(self, limit: int, head: Head | None = None) -> Reading[list[tuple[bytes, int]]]:
-        """(page_url, views), the most viewed first, then by page_url's bytes. Raises ViewsUnavailable.
+    async def _active_users(self, head: Head) -> int:
+        start = keys.window_start(head.as_of_us, self._settings.active_users_window_s)
+        if self._union:
+            return len(set().union(*(await self._users(head, start)).values()))
+        answers = await self._ask(head, "read_users", [[start, False]])
+        return sum(answer[0] for (answer,) in answers.values())
 
-        Exact without reading every page, as in Fagin's threshold algorithm: a page outside every log's top n has
+    async def _users(self, head: Head, start: int) -> dict[int, list[bytes]]:
+        """The users of each log that were seen after step `start`."""
+        answers = await self._ask(head, "read_users", [[start, True]])
+        return {log_id: users for log_id, (users,) in answers.items()}
+
+    async def _top_pages(self, head: Head, limit: int) -> Counts:
+        """Exact without reading every page, as in Fagin's threshold algorithm: a page outside every log's top n has
         at most the sum of the logs' n-th counts. If the last page asked for has more, no other can displace it.
         """
+        start = keys.window_start(head.as_of_us, self._settings.top_pages_window_s)
+        fetched = max(TOP_MIN, TOP_FACTOR * limit)
+        while True:
+            tops = await self._ask(head, "read_top", [[start, fetched]])
+            bound = sum(top[0] for (top,) in tops.values())
+            pages = list(dict.fromkeys(page for (top,) in tops.values() for page in top[1:]))
+            ranked = await self._ranked_pages(head, start, pages)
+            if bound == 0 or (len(ranked) >= limit and ranked[limit - 1][1] > bound):
+                return ranked[:limit]
+            fetched *= TOP_FACTOR
 
-        async def read(head: Head) -> list[tuple[bytes, int]]:
-            start = keys.window_start(head.as_of_us, self._settings.top_pages_window_s)
-            fetched = max(TOP_MIN, TOP_FACTOR * limit)
-            while True:
-                tops = await self._ask(head, "read_top", [[start, fetched]])
-                bound = sum(top[0] for (top,) in tops.values())
-                pages = list(dict.fromkeys(page for (top,) in tops.values() for page in top[1:]))
-                ranked = await self._ranked(head, start, pages)
-                if bound == 0 or (len(ranked) >= limit and ranked[limit - 1][1] > bound):
-                    return ranked[:limit]
-                fetched *= TOP_FACTOR
-
-        return await self._settled(head, read)
-
-    async def _ranked(self, head: Head, start: int, pages: list[bytes]) -> list[tuple[bytes, int]]:
+    async def _ranked_pages(self, head: Head, start: int, pages: list[bytes]) -> Counts:
         chunks = [pages[at : at + VIEWS_PAGES_MAX] for at in range(0, len(pages), VIEWS_PAGES_MAX)]
         answers = await self._ask(head, "read_views", [[start, chunk] for chunk in chunks])
         sums = [0] * len(pages)
         for of_log in answers.values():
             for index, views in enumerate(count for answer in of_log for count in answer):
                 sums[index] += views
-        found = [(page, views) for page, views in zip(pages, sums, strict=True) if views > 0]
-        return sorted(found, key=lambda entry: (-entry[1], entry[0]))
+        return _ranked({page: views for page, views in zip(pages, sums, strict=True) if views > 0})
 
-    async def user_sessions(self, user_id: str, head: Head | None = None) -> Reading[list[tuple[bytes, int]]]:
+    async def _top_users(self, head: Head, limit: int) -> Counts:
+        """All of a user's sessions are in one log, so the first of all are among the first of each."""
+        start = keys.window_start(head.as_of_us, self._settings.sessions_window_s)
+        if self._union:
+            return await self._top_users_by_union(head, start, limit)
+        found: dict[bytes, int] = {}
+        for (flat,) in (await self._ask(head, "read_ranked", [[start, limit]])).values():
+            of_log: dict[bytes, int] = {}
+            for user, sessions in zip(flat[::2], flat[1::2], strict=True):
+                of_log.setdefault(user, sessions)
+            for user, sessions in of_log.items():
+                found[user] = found.get(user, 0) + sessions
+        return _ranked(found)[:limit]
+
+    async def _top_users_by_union(self, head: Head, start: int, limit: int) -> Counts:
+        """Logs that share users bound nothing for each other: every active user's sessions are read."""
+        sessions: dict[bytes, set[bytes]] = {}
+        for log_id, users in (await self._users(head, start)).items():
+            chunks = [users[at : at + MEMBERS_USERS_MAX] for at in range(0, len(users), MEMBERS_USERS_MAX)]
+            only = Head(head.as_of_us, head.lag_events, {log_id: head.states[log_id]})
+            for at in range(0, len(chunks), COMMANDS_MAX):
+                some = chunks[at : at + COMMANDS_MAX]
+                answers = await self._ask(only, "read_members", [[start, chunk] for chunk in some])
+                for chunk, answer in zip(some, answers[log_id], strict=True):
+                    for user, members in zip(chunk, answer, strict=True):
+                        sessions.setdefault(user, set()).update(members)
+        return _ranked({user: len(members) for user, members in sessions.items() if members})[:limit]
+
+    async def user_sessions(self, user_id: str, head: Head | None = None) -> Reading[Counts]:
         """(session_id, last-seen step) of a user's sessions in the window, the latest first, then by id."""
 
-        async def read(head: Head) -> list[tuple[bytes, int]]:
+        async def read(head: Head) -> Counts:
             start = keys.window_start(head.as_of_us, self._settings.sessions_window_s)
             answers = await self._ask(head, "read_sessions", [[start, user_id.encode()]])
             newest: dict[bytes, int] = {}
             for (flat,) in answers.values():
                 for session, step in zip(flat[::2], flat[1::2], strict=True):
                     newest[session] = max(newest.get(session, 0), int(step))
-            return sorted(newest.items(), key=lambda entry: (-entry[1], entry[0]))
+            return _ranked(newest)
 
         return await self._settled(head, read)
 
@@ -181,6 +243,10 @@ class ViewReader:
                 raise ViewsUnavailable("views_rebuilding", "a key of the views is not what it must be")
             if isinstance(reply, ResponseError):
                 raise _unavailable(reply)
+            if reply[0] == b"BEHIND":
+                raise ViewsUnavailable(
+                    "views_incomplete", "what has left the windows is still being taken away"
+                )
             if reply[0] != b"OK":
                 raise _Moved
         answers = iter(replies)
@@ -191,6 +257,10 @@ class ViewReader:
             return await run_async(self._client, list(commands))
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
+
+
+def _ranked(found: dict[bytes, int]) -> Counts:
+    return sorted(found.items(), key=lambda entry: (-entry[1], entry[0]))
 
 
 def _unavailable(error: Exception) -> ViewsUnavailable:

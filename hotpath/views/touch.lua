@@ -7,8 +7,11 @@ if ARGV[3] == 'live' then
   if live ~= generation then return { 'MOVED', live } end
 end
 local state_key, users_key = key(generation, 'state'), key(generation, 'users')
+local ranked_key, fading_key = key(generation, 'ranked'), key(generation, 'fading')
 if not is_type(state_key, 'hash') then return { 'BROKEN', state_key } end
-if not is_type(users_key, 'zset') then return { 'BROKEN', users_key } end
+for _, name in ipairs({ users_key, ranked_key, fading_key }) do
+  if not is_type(name, 'zset') then return { 'BROKEN', name } end
+end
 local state = redis.call('HMGET', state_key, 'applied', 'seen_step', 'touched')
 if not state[1] then return { 'EMPTY', '' } end
 local before, after, entries = unpack(cmsgpack.unpack(ARGV[2]))
@@ -37,10 +40,18 @@ end
 -- Users first: were a session's key of a wrong type, trimming would still find those already written.
 if #users > 0 then redis.call('ZADD', users_key, 'GT', unpack(users)) end
 for i, members in ipairs(sessions) do
-  local sessions_key = key(generation, 'sessions:' .. users[2 * i])
-  if redis.call('ZADD', sessions_key, 'GT', unpack(members)) > 0 then
-    -- A user who never leaves must not keep every session there ever was.
-    redis.call('ZREMRANGEBYSCORE', sessions_key, '-inf', floor)
+  local user = users[2 * i]
+  local sessions_key = key(generation, 'sessions:' .. user)
+  local added = redis.call('ZADD', sessions_key, 'GT', unpack(members))
+  if added > 0 then
+    local stored = redis.call('ZCARD', sessions_key)
+    -- Most users have one session and are not ranked: what is only there to be ranked costs them nothing.
+    if stored > 1 then
+      redis.call('ZADD', ranked_key, -stored, user)
+      -- A new session moves the least last-seen step down at most; what stands there already may stay.
+      local least = redis.call('ZRANGE', sessions_key, 0, 0, 'WITHSCORES')[2]
+      redis.call('ZADD', fading_key, 'LT', least, user)
+    end
   end
 end
 redis.call('HSET', state_key, 'touched', after)

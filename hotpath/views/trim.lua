@@ -5,9 +5,10 @@
 local live = live_generation()
 if live ~= ARGV[1] then return { 'MOVED', live } end
 local state_key, users_key = key(live, 'state'), key(live, 'users')
+local ranked_key, fading_key = key(live, 'ranked'), key(live, 'fading')
 local pages_key, steps_key = key(live, 'pages'), key(live, 'steps')
 if not is_type(state_key, 'hash') then return { 'BROKEN', state_key } end
-for _, name in ipairs({ users_key, pages_key, steps_key }) do
+for _, name in ipairs({ users_key, ranked_key, fading_key, pages_key, steps_key }) do
   if not is_type(name, 'zset') then return { 'BROKEN', name } end
 end
 local state = redis.call('HMGET', state_key, 'base_step', 'seen_step')
@@ -37,7 +38,27 @@ end
 local gone = redis.call('ZRANGEBYSCORE', users_key, '-inf', seen_step, 'LIMIT', 0, users_max)
 for _, user in ipairs(gone) do
   redis.call('UNLINK', key(live, 'sessions:' .. user)) -- no session is younger than its user
-  redis.call('ZREM', users_key, user)
 end
-if #gone == users_max then more = '1' end
+if #gone > 0 then
+  for _, name in ipairs({ ranked_key, fading_key, users_key }) do redis.call('ZREM', name, unpack(gone)) end
+end
+-- A user who never leaves must not keep every session there ever was, nor the rank that they gave. Only once who
+-- left is gone: of them there is nothing to be kept.
+local fading = {}
+if #gone < users_max then
+  fading = redis.call('ZRANGEBYSCORE', fading_key, '-inf', seen_step, 'LIMIT', 0, users_max)
+end
+for _, user in ipairs(fading) do
+  local sessions_key = key(live, 'sessions:' .. user)
+  redis.call('ZREMRANGEBYSCORE', sessions_key, '-inf', seen_step)
+  local stored = redis.call('ZCARD', sessions_key)
+  if stored > 1 then
+    redis.call('ZADD', ranked_key, -stored, user)
+    redis.call('ZADD', fading_key, redis.call('ZRANGE', sessions_key, 0, 0, 'WITHSCORES')[2], user)
+  else
+    redis.call('ZREM', ranked_key, user)
+    redis.call('ZREM', fading_key, user)
+  end
+end
+if #fading == users_max or #gone == users_max then more = '1' end
 return { 'OK', more }

@@ -8,7 +8,7 @@ import time
 
 from hotpath.errors import HotpathError
 from hotpath.settings import PipelineSettings, environment
-from hotpath.shm.control import Control, WorkerState
+from hotpath.shm.control import LOOPS, Control, WorkerState
 from hotpath.shm.segment import Segment
 from hotpath.workers.layout import segment_bytes
 
@@ -21,19 +21,32 @@ STARTING_DEADLINE_S = 60
 class WorkerProcess:
     """One life of a worker. Owns the process, the write end of its life line, and a view of its control page."""
 
-    def __init__(self, settings: PipelineSettings, index: int, logs_max: int) -> None:
-        """Start a fresh interpreter, never a fork: Kafka's client does not survive one."""
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        index: int,
+        logs_max: int,
+        supervisor: str = "alone",
+        goes_on: bool = False,
+    ) -> None:
+        """Start a fresh interpreter, never a fork: Kafka's client does not survive one.
+
+        supervisor: a name that no other has; goes_on: an earlier life has held the logs for this supervisor.
+        """
         self.index = index
         self.logs_max = logs_max
+        self.ring_slots = settings.ring_slots
         self.started_at = time.monotonic()
         self._hang_deadline_s = settings.hang_deadline_s
         nbytes = segment_bytes(settings, logs_max)
         segment = Segment.create(f"hotpath-worker-{index}", nbytes, map_bytes=Control.nbytes(logs_max))
         self.control = Control(segment.buffer, logs_max)
+        self.ring_slots = settings.ring_slots
         life_line, self._life_line = os.pipe()
         command = [sys.executable, "-m", "hotpath.workers.process"]
         command += [f"--index={index}", f"--logs-max={logs_max}", f"--supervisor-fd={life_line}"]
-        command += [f"--segment-fd={segment.fd}", f"--segment-bytes={nbytes}"]
+        command += [f"--segment-fd={segment.fd}", f"--segment-bytes={nbytes}", f"--supervisor={supervisor}"]
+        command += ["--goes-on"] if goes_on else []
         # A fixed hash seed would let anyone who knows it forge users that share a bot count.
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
         self._process = subprocess.Popen(
@@ -74,7 +87,7 @@ class WorkerProcess:
     def heartbeat_age_s(self) -> float:
         """Seconds since the slowest of its loops went round; while it starts, since any of them did."""
         page = self.control.page
-        beats = [int(page[f"{loop}_heartbeat_ns"]) for loop in ("source", "postgres", "redis")]
+        beats = [int(page[f"{loop}_heartbeat_ns"]) for loop in LOOPS]
         if not self.was_running:
             return min(self.uptime_s, (time.monotonic_ns() - max(beats)) / 1e9)
         return max(0.0, (time.monotonic_ns() - min(filter(None, beats), default=0)) / 1e9)

@@ -3,24 +3,29 @@
 A log belongs to whoever raised its epoch last. Taking it over goes in this order:
 
 1. Look whether the topic is the one that Postgres continues. Nothing is changed before that: a worker that was
-   pointed at another cluster by mistake must not fence the right one.
+   pointed at another cluster by mistake must not fence the right one. A worker that starts again for a supervisor looks
+   whether the logs still are that supervisor's: it must not take them back from one that has come since.
 2. End the old owners' server processes, so that none of them holds a lock while it waits for a client that hangs.
 3. Lock the rows, in ascending order, raise their epochs, COMMIT. From here on no old owner can commit a flush.
-4. Read where the logs stand; that is final now. Compare it with what Kafka still has.
+4. Read where the logs stand; that is final now. Compare it with what Kafka still has: where retention has passed, the
+   loss is recorded if that is wanted, else the worker stops.
 """
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
 from hotpath import sql
-from hotpath.errors import Fenced, LogLost
+from hotpath.errors import Fenced, LogLost, LogShorter
 from hotpath.workers.postgres_session import Backend
 
 log = logging.getLogger(__name__)
+
+RETENTION_PASSED = "retention passed"
+"""The ledger's reason for offsets that Kafka had dropped before they were read."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Claim:
     high_watermarks: Sequence[int]
     owner: str
     rules: dict[str, int | str]
+    record_losses: bool = False
+    only_after: str = ""
 
     def parameters(self) -> dict[str, object]:
         return {
@@ -71,10 +78,11 @@ def take_over(
     """
     parameters = claim.parameters() | {"rules_id": rules_number} | vars(backend)
     _require_same_incarnation(connection, claim)  # 1
+    _require_owner(connection.execute(sql.QUERIES["taken_log_owners"], parameters).fetchall(), claim)
     _end_old_owners(connection, parameters)  # 2
     with connection.transaction():  # 3
         connection.execute(sql.QUERIES["add_logs"], parameters)
-        connection.execute(sql.QUERIES["lock_taken_logs"], parameters)
+        _require_owner(connection.execute(sql.QUERIES["lock_taken_logs"], parameters).fetchall(), claim)
         epochs = dict(connection.execute(sql.QUERIES["raise_epochs"], parameters).fetchall())
     rows = connection.execute(sql.QUERIES["read_logs"], parameters).fetchall()  # 4
     handles = [LogHandle(*row) for row in rows]
@@ -84,9 +92,7 @@ def take_over(
     bounds = dict(
         zip(claim.partitions, zip(claim.low_watermarks, claim.high_watermarks, strict=True), strict=True)
     )
-    for handle in handles:
-        _require_readable(claim, handle, *bounds[handle.partition])
-    return handles
+    return [_readable(connection, claim, handle, *bounds[handle.partition]) for handle in handles]
 
 
 def _require_same_incarnation(connection: psycopg.Connection, claim: Claim) -> None:
@@ -96,8 +102,14 @@ def _require_same_incarnation(connection: psycopg.Connection, claim: Claim) -> N
         raise LogLost(
             f"topic {claim.topic!r} was made anew: Postgres continues the one with id {topic_id} (last written "
             f"{updated_at:%Y-%m-%d %H:%M} UTC), Kafka has id {claim.topic_id}; check HOTPATH_KAFKA_BOOTSTRAP, "
-            "or give the old one up"
+            "or give the old one up: `python -m hotpath.logs retire`"
         )
+
+
+def _require_owner(owners: list[tuple[int, str]], claim: Claim) -> None:
+    for partition, owner in owners:
+        if not owner.startswith((claim.only_after, claim.owner)):
+            raise Fenced(f"topic {claim.topic!r}, partition {partition}: {owner} has taken it over meanwhile")
 
 
 def _end_old_owners(connection: psycopg.Connection, parameters: dict[str, object]) -> None:
@@ -111,17 +123,30 @@ def _end_old_owners(connection: psycopg.Connection, parameters: dict[str, object
         log.info("took partition %d from %s and ended its server process %d", partition, owner, pid)
 
 
-def _require_readable(claim: Claim, handle: LogHandle, low: int, high: int) -> None:
+def _readable(
+    connection: psycopg.Connection, claim: Claim, handle: LogHandle, low: int, high: int
+) -> LogHandle:
+    """The handle, moved over what retention has taken when that may be. Raises LogLost."""
     if handle.next_offset < low:
-        raise LogLost(
+        lost = (
             f"{_name(claim, handle)}: retention has passed; Postgres is at offset {handle.next_offset}, Kafka "
             f"begins at {low}: {low - handle.next_offset} messages may be lost"
         )
+        if not claim.record_losses:
+            raise LogLost(
+                f"{lost}; record it and go on: `python -m hotpath.logs skip`, or --on-loss record",
+                handle.partition,
+            )
+        log.error("%s; recorded", lost)
+        return record_loss(connection, handle, low, RETENTION_PASSED)
     if handle.next_offset > high:
-        raise LogLost(
+        raise LogShorter(
             f"{_name(claim, handle)}: the log is shorter than it was; Postgres is at offset {handle.next_offset}, "
-            f"Kafka ends at {high}: it lost messages, or this is another cluster"
+            f"Kafka ends at {high}: it lost messages, or this is another cluster",
+            handle.partition,
+            handle.next_offset,
         )
+    return handle
 
 
 def _name(claim: Claim, handle: LogHandle) -> str:
@@ -144,7 +169,7 @@ def record_loss(
     }
     if connection.execute(sql.QUERIES["record_loss"], parameters).rowcount != 1:
         raise Fenced(f"log {handle.log_id} is not at offset {handle.next_offset} under epoch {handle.epoch}")
-    return LogHandle(handle.log_id, handle.partition, handle.epoch, next_offset, handle.watermark_s)
+    return replace(handle, next_offset=next_offset)
 
 
 def retire_other_incarnations(connection: psycopg.Connection, topic: str, topic_id: str) -> int:

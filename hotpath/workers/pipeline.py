@@ -13,12 +13,13 @@ goes wrong beyond what a sink retries by itself ends the process: it starts agai
 
 import gc
 import logging
-import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import orjson
 
+from hotpath import clock
 from hotpath.events import MESSAGE_BYTES_MAX, PAYLOAD_KEPT_BYTES
 from hotpath.partitioner import partition_for
 from hotpath.settings import PipelineSettings
@@ -28,6 +29,7 @@ from hotpath.shm.ring import Ring
 from hotpath.workers.bots import BotCounts, Recall, Share
 from hotpath.workers.classify import classify_chunk, payload_room
 from hotpath.workers.copy_format import seal_rows
+from hotpath.workers.decode import PARSED_BYTES_MAX
 from hotpath.workers.logs import LogHandle
 from hotpath.workers.sink_threads import IDLE_WAIT_S, SinkThreads
 from hotpath.workers.source import Chunk, Source
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 
 PAUSE_AFTER_S = 0.5
 """A full ring is waited for so long before fetching is paused: pausing throws away what was fetched ahead."""
+SINK_BUSY_WAIT_S = 0.002
+"""How long is waited for messages while a block is due and the sink has yet to finish the one before: no wait at all
+would keep a core busy for as long as Postgres is away."""
 REPORT_INTERVAL_S = 1.0
 
 CONSUME, CLASSIFY, SEAL = (STAGES.index(stage) for stage in ("consume", "classify", "seal"))
@@ -46,7 +51,7 @@ class Stopping(Exception):
 
 
 class Pipeline:
-    """Moves the messages of the worker's logs into blocks until `stop` is set."""
+    """Moves the messages of the worker's logs into blocks until `is_over`."""
 
     def __init__(
         self,
@@ -59,8 +64,9 @@ class Pipeline:
         ring: Ring,
         control: Control,
         sinks: SinkThreads,
-        stop: threading.Event,
+        is_over: Callable[[], bool],
     ) -> None:
+        """`is_over` is asked between chunks, and while it waits for room; what it raises ends `run`."""
         self._settings = settings
         self._partitions = partitions
         self._source = source
@@ -83,14 +89,11 @@ class Pipeline:
         self._payload_room = payload_room(0)
         self._opened_at = 0.0
         self._held: list[Chunk] = []
-        self._stop = stop
+        self._is_over = is_over
         self._report_at = 0.0
 
     def run(self) -> None:
-        """Work until told to stop, then hand over what is complete and wait for the sinks, at most the drain deadline.
-
-        Raises whatever ended a sink, and TimeoutError when the deadline passes first.
-        """
+        """Work until it is over; what is not committed by then is for `drain`. Raises whatever ended a sink."""
         # Decoding makes thousands of short-lived dictionaries and no cycles; the collector would walk them all.
         gc.collect()
         gc.freeze()
@@ -98,20 +101,28 @@ class Pipeline:
         self._sinks.start()
         self._page["state"] = WorkerState.RUNNING
         try:
-            while not self._stop.is_set():
+            while not self._is_over():
                 self._turn()
         except Stopping:
             pass
+
+    def drain(self, deadline_s: float) -> None:
+        """Hand over what is complete and wait for the sinks.
+
+        Raises whatever ended a sink, and TimeoutError when the deadline passes first.
+        """
         self._page["state"] = WorkerState.DRAINING
         self._publish()
-        self._sinks.drain(self._settings.drain_deadline_s, self._heartbeat)
+        self._sinks.drain(deadline_s, self._heartbeat)
         self._report()
 
     def _turn(self) -> None:
         self._heartbeat()
         self._sinks.check()
         started = time.thread_time_ns()
-        chunk = self._poll(IDLE_WAIT_S if self._block is None else self._time_to_publish())
+        chunk = self._poll(
+            IDLE_WAIT_S if self._block is None else max(self._time_to_publish(), SINK_BUSY_WAIT_S)
+        )
         self._page["stage_cpu_ns"][CONSUME] += time.thread_time_ns() - started
         if chunk is not None:
             self._check_routing(chunk)
@@ -136,9 +147,12 @@ class Pipeline:
         return min(max(due_at - time.monotonic(), 0.0), IDLE_WAIT_S)
 
     def _take(self, chunk: Chunk, start: int, stop: int) -> None:
-        """Append messages [start, stop) of a chunk to blocks, halving it where a block is too small for it."""
+        """Append messages [start, stop) of a chunk to blocks, halving what is too large to parse or for a block."""
         values = chunk.values[start:stop] if stop - start < len(chunk) else chunk.values
         message_bytes = _arena_bytes(values)
+        if message_bytes > PARSED_BYTES_MAX and stop - start > 1:
+            self._take_halves(chunk, start, stop)
+            return
         block = self._open()
         if block.rows and not block.fits(len(values), message_bytes):
             self._publish()
@@ -146,9 +160,12 @@ class Pipeline:
         if block.fits(len(values), message_bytes):
             self._append(block, chunk, start, stop, values)
         else:
-            middle = (start + stop) // 2
-            self._take(chunk, start, middle)
-            self._take(chunk, middle, stop)
+            self._take_halves(chunk, start, stop)
+
+    def _take_halves(self, chunk: Chunk, start: int, stop: int) -> None:
+        middle = (start + stop) // 2
+        self._take(chunk, start, middle)
+        self._take(chunk, middle, stop)
 
     def _append(self, block: Block, chunk: Chunk, start: int, stop: int, values: list[bytes | None]) -> None:
         log_indexes, offsets = chunk.log_indexes[start:stop], chunk.offsets[start:stop]
@@ -193,7 +210,7 @@ class Pipeline:
             logs["watermark_s"] = self._watermarks_s
             logs["received"] = 0
             logs["counts"] = 0
-            block.opened_at_us = time.time_ns() // 1_000
+            block.opened_at_us = clock.now_us()
             self._payload_room = payload_room(self._settings.quarantine_rows_max)
             self._opened_at = time.monotonic()
             self._block = block
@@ -208,7 +225,7 @@ class Pipeline:
             while (block := self._ring.claim()) is None:
                 self._heartbeat()
                 self._sinks.check()
-                if self._stop.is_set():
+                if self._is_over():
                     raise Stopping
                 if not paused and time.monotonic() >= pause_at:
                     self._source.pause()
@@ -227,8 +244,7 @@ class Pipeline:
         block, self._block = self._block, None
         if block is not None and block.rows:
             self._page["classes"] += block.logs["counts"][: block.log_count].sum(axis=0)
-            self._ring.publish()
-            self._sinks.wake()
+            self._sinks.publish()
 
     def _heartbeat(self) -> None:
         self._control.beat("source")
@@ -245,6 +261,8 @@ class Pipeline:
     def _check_routing(self, chunk: Chunk) -> None:
         """Look at one message of a chunk: is it keyed by its user, and in its key's partition?"""
         sample = chunk.sample
+        if len(sample) > MESSAGE_BYTES_MAX:
+            return
         try:
             user_id = orjson.loads(sample.value())["user_id"].encode()
         except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError, UnicodeEncodeError):

@@ -6,15 +6,16 @@ The commit order of a flush; the numbers stand again in the body:
 2. COPY the late events.
 3. COPY the quarantined messages.
 4. Add the dropped page views to `bot_activity`.
-5. advance_logs: per log, compare and set next_offset under the epoch, and enter the ledger row. It is the last
+5. COPY what the block adds to the history by minute.
+6. advance_logs: per log, compare and set next_offset under the epoch, and enter the ledger row. It is the last
    statement: when it fails, a COMMIT that is already on its way stores nothing.
-6. COMMIT. Only then is the block done, and may Redis have it.
+7. COMMIT. Only then is the block done, and may Redis have it.
 
 State owned: the session that writes, the logs held, and the flag that the outcome of the last flush is not known.
 It is unknown when the connection was lost at any moment of a flush, the wait for COMMIT's reply included. Then a new
 session ends the old server process, locks the rows of the logs (which waits until that process is through), and looks
 where they stand: all at their targets, the block is done; all where they were, it is flushed again. A transaction that
-lives on unseen cannot do harm: its own step 5 fails as soon as the second flush is through.
+lives on unseen cannot do harm: its own step 6 fails as soon as the second flush is through.
 
 Postgres being away never loses a block: it is tried again for as long as the worker does not have to stop.
 """
@@ -32,7 +33,7 @@ from hotpath.errors import Fenced, Unavailable
 from hotpath.events import PAYLOAD_KEPT_BYTES, Detail, EventClass
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
-from hotpath.workers import copy_format, logs
+from hotpath.workers import copy_format, history, logs
 from hotpath.workers.logs import Claim, LogHandle
 from hotpath.workers.postgres_session import PostgresSession
 
@@ -70,6 +71,7 @@ class PostgresSink:
         self._epochs: dict[int, int] = {}
         self._rules_id: int | None = None
         self._unsettled = False
+        self._record_losses = settings.on_loss == "record"
 
     def close(self) -> None:
         self._session.close()
@@ -86,12 +88,24 @@ class PostgresSink:
         high_watermarks: Sequence[int],
         owner: str,
         rules: dict[str, int | str],
+        only_after: str = "",
     ) -> list[LogHandle]:
         """Become the owner of these partitions; see workers/logs.py. Handles in ascending order of log_id.
 
+        only_after: how the names of owners begin that these logs may be taken from; anybody's when it is empty.
         Raises LogLost, Fenced, and Unavailable when the worker is to stop while Postgres is away.
         """
-        claim = Claim(topic, topic_id, partitions, low_watermarks, high_watermarks, owner, rules)
+        claim = Claim(
+            topic,
+            topic_id,
+            partitions,
+            low_watermarks,
+            high_watermarks,
+            owner,
+            rules,
+            self._record_losses,
+            only_after,
+        )
 
         def claimed() -> list[LogHandle]:
             self._rules_id = logs.rules_id(self._session.connection, rules)
@@ -182,11 +196,17 @@ class PostgresSink:
                 self._copy("copy_quarantine", quarantine)
             if (activity := copy_format.bot_activity_rows(block)) is not None:  # 4
                 connection.execute(sql.QUERIES["add_bot_activity"], vars(activity))
-            connection.execute(  # 5
+            for query, rows in (  # 5
+                ("copy_history_minutes", history.minute_rows(block)),
+                ("copy_history_pages", history.page_rows(block)),
+            ):
+                if rows is not None:
+                    self._copy(query, rows)
+            connection.execute(  # 6
                 sql.QUERIES["advance_logs"],
                 {"entries": json.dumps(_entries(block)), "rules_id": self._rules_id},
             )
-            # 6: leaving the block sends COMMIT.
+            # 7: leaving the block sends COMMIT.
 
     def _copy_events(self, block: Block) -> None:
         for event_class, query in EVENT_TABLES:
@@ -269,7 +289,7 @@ def refuse_rows(block: Block, rows: Sequence[int]) -> None:
 
 
 def _entries(block: Block) -> list[dict[str, int]]:
-    """What step 5 takes: per log that moves, the fields of `advance_logs`."""
+    """What step 6 takes: per log that moves, the fields of `advance_logs`."""
     moved = block.logs[: block.log_count]
     moved = moved[moved["next_offset"] > moved["first_offset"]]
     numbers = ("log_id", "epoch", "first_offset", "next_offset", "watermark_s", "received")

@@ -23,12 +23,14 @@ import numpy as np
 import redis
 from redis.exceptions import ResponseError
 
+from hotpath import clock
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.views import link, progress, store
 from hotpath.views.fold import LogChanges, fold_block
-from hotpath.views.healer import LOG_INTERVAL_S, Healer, wall_clock_us
-from hotpath.views.refill import GAP_OFFSETS, Request
+from hotpath.views.healer import LOG_INTERVAL_S, Healer
+from hotpath.views.postgres import Request
+from hotpath.views.refill import GAP_OFFSETS
 from hotpath.views.store import LogState, Outcome
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,16 @@ class _Log:
     phase: Phase = Phase.UNKNOWN
     state: LogState | None = None
     complete_until_us: int = 0
+    complete_at: int = 0
+    """The offset up to which all must be applied for `complete_until_us` to be true."""
     applied_at_tick: int = -1
+    scrubbed: tuple[bytes, bytes] = store.SCRUB_START
+    """How far the present generation's keys were looked through."""
+
+    def learn(self, until_us: int, applied: int) -> None:
+        """The views are complete until then when all below `applied` is in them."""
+        if until_us > self.complete_until_us:
+            self.complete_until_us, self.complete_at = until_us, applied
 
 
 class RedisSink:
@@ -66,7 +77,7 @@ class RedisSink:
         settings: PipelineSettings,
         log_status: np.ndarray,
         background: bool = True,
-        clock_us: Callable[[], int] = wall_clock_us,
+        clock_us: Callable[[], int] = clock.now_us,
     ) -> None:
         """log_status: LOG_STATUS_DTYPE, one row per log of this worker, in the order of its blocks' logs."""
         self._settings = settings
@@ -102,7 +113,7 @@ class RedisSink:
         return True
 
     def tick(self, now_us: int) -> bool:
-        """Once a second: look at the logs, publish how far they are, trim, have gaps healed. False when Redis is away.
+        """Once a second: look at the logs, publish, trim, scrub, have gaps healed. False when Redis is away.
 
         now_us: wall clock, microseconds since 1970. Raises Fenced.
         """
@@ -116,6 +127,7 @@ class RedisSink:
             self._publish(now_us)
             self._learn_as_of(states)
             self._trim()
+            self._scrub()
         except (redis.RedisError, OSError) as error:
             self._lose(error)
             return False
@@ -154,8 +166,12 @@ class RedisSink:
         return states
 
     def _adopt(self, known: _Log, state: LogState) -> None:
+        if known.state is None or known.state.generation != state.generation:
+            known.scrubbed = store.SCRUB_START
         known.phase, known.state = Phase.LIVE, state
-        known.complete_until_us = max(known.complete_until_us, state.complete_until_us)
+        if state.applied <= self._status["committed"][known.row]:
+            # Else Redis is ahead of a Postgres that was restored: what it says holds for more than there is now.
+            known.learn(state.complete_until_us, state.applied)
         self._status["applied"][known.row] = state.applied
         self._status["complete_until_us"][known.row] = known.complete_until_us
 
@@ -249,17 +265,23 @@ class RedisSink:
     # Once a second
 
     def _publish(self, now_us: int) -> None:
-        live = [known for known in self._logs if known.phase is Phase.LIVE]
+        # Of a log that is ahead of Postgres nothing may be said: it is about to be rebuilt with less.
+        committed = self._status["committed"]
+        live = [
+            known
+            for known in self._logs
+            if known.phase is Phase.LIVE and known.state.applied <= committed[known.row]
+        ]
         commands = []
         for known in live:
-            known.complete_until_us = max(known.complete_until_us, self._complete_until(known, now_us))
+            until_us = self._complete_until(known, now_us)
+            known.learn(until_us, known.state.applied)
+            # Where Redis has lost some of it, that is yet to come back.
+            if known.state.applied >= known.complete_at:
+                until_us = known.complete_until_us
             self._status["complete_until_us"][known.row] = known.complete_until_us
             log_end = int(self._status["log_end"][known.row])
-            commands.append(
-                store.publish_command(
-                    self._prefix, known.log_id, known.state, known.complete_until_us, log_end
-                )
-            )
+            commands.append(store.publish_command(self._prefix, known.log_id, known.state, until_us, log_end))
         replies = link.run(self._client, commands)
         self._settle(live, [store.outcome_of([reply]) for reply in replies])
         self._refuse(replies)
@@ -300,6 +322,25 @@ class RedisSink:
                 for known, reply in zip(left, replies, strict=True)
                 if known.phase is Phase.LIVE and reply[1] == b"1"
             ]
+
+    def _scrub(self) -> None:
+        """Look through a piece of each log: who damages a key under an idle user is noticed by nothing else."""
+        live = [known for known in self._logs if known.phase is Phase.LIVE]
+        replies = link.run(
+            self._client,
+            [
+                store.scrub_command(
+                    self._prefix, known.log_id, known.state.generation, known.scrubbed, len(live)
+                )
+                for known in live
+            ],
+        )
+        outcomes = [store.outcome_of([reply]) for reply in replies]
+        for known, reply, outcome in zip(live, replies, outcomes, strict=True):
+            if outcome is Outcome.APPLIED:
+                known.scrubbed = (reply[1], reply[2])
+        self._settle(live, outcomes)
+        self._refuse(replies)
 
     def _settle(self, logs: list[_Log], outcomes: list[Outcome]) -> None:
         """Have the healer look at logs whose scripts did not find what they should."""

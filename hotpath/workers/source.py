@@ -6,6 +6,7 @@ Postgres, never from Kafka: offsets committed to Kafka follow Postgres's and are
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,16 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from hotpath.errors import LogLost, Unavailable
-from hotpath.kafka import client_log, client_options
+from hotpath import clock
+from hotpath.errors import PositionLost, Unavailable
+from hotpath.kafka import any_broker_up, client_log, client_options
 from hotpath.settings import PipelineSettings
 from hotpath.workers.logs import LogHandle
 
 log = logging.getLogger(__name__)
+
+CommitOffsets = Callable[[list[TopicPartition]], None]
+"""Tells Kafka, or has it told, the offsets to go on from. Raises KafkaException."""
 
 POSITION_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 END_SEEN_WITHIN_US = 1_500_000
@@ -60,8 +65,12 @@ class Source:
         handles: list[LogHandle],
         status: np.ndarray,
         page: np.void,
+        commit_offsets: CommitOffsets | None = None,
     ) -> None:
-        """`status` (LOG_STATUS_DTYPE) has a row per handle; `page` is the control page. Raises Unavailable."""
+        """`status` (LOG_STATUS_DTYPE) has a row per handle; `page` is the control page. Raises Unavailable.
+
+        `commit_offsets`: used instead of this client's own commits, which Kafka refuses while the group has members.
+        """
         self._topic = topic
         self._status = status
         self._page = page
@@ -73,6 +82,7 @@ class Source:
             self._consumer = Consumer(self._options(settings), logger=client_log)
         except KafkaException as error:
             raise Unavailable(f"Kafka client: {error.args[0].str()}; see HOTPATH_KAFKA_OPTIONS") from None
+        self._commit_offsets = commit_offsets or self._commit
         self._assigned = [TopicPartition(topic, handle.partition, handle.next_offset) for handle in handles]
         self._consumer.assign(self._assigned)
 
@@ -98,16 +108,19 @@ class Source:
     def poll(self, messages_max: int, timeout_s: float) -> Chunk | None:
         """Up to `messages_max` messages, or None when there are none within `timeout_s`.
 
-        Raises LogLost when a log no longer holds the offset to go on from.
+        Raises PositionLost when a log no longer holds the offset to go on from.
         """
         messages = self._consumer.consume(messages_max, timeout_s)
         if not messages:
             return None
+        ended: dict[int, int] = {}
         if any(map(Message.error, messages)):
-            messages = [message for message in messages if self._is_message(message)]
-            if not messages:
-                return None
-        return self._chunk(messages)
+            messages = self._messages_among(messages, ended)
+        chunk = self._chunk(messages) if messages else None
+        # Only now: the end of a log lies behind those of its messages that came along with the news of it.
+        for index, offset in ended.items():
+            self._note_end(index, offset)
+        return chunk
 
     def _chunk(self, messages: list[Message]) -> Chunk:
         count = len(messages)
@@ -130,27 +143,36 @@ class Source:
         self._status["log_end"][touched] = np.maximum(self._status["log_end"][touched], offsets[lasts] + 1)
         return chunk
 
-    def _is_message(self, message: Message) -> bool:
-        """Whether an entry of consume()'s list is a message; the others are the client's own news."""
-        error = message.error()
-        if error is None:
-            return True
-        if error.code() == KafkaError._PARTITION_EOF:
-            index = self._index_of[message.partition()]
-            self._at_end[index] = True
-            self._end_offsets[index] = message.offset()
-            # The end of a log can lie behind its last message: transaction markers have offsets, too.
-            self._status["log_end"][index] = self._status["consumed"][index]
-            self._status["ended_offset"][index] = self._status["consumed"][index]
-            self._status["ended_at_us"][index] = time.time_ns() // 1_000
-        elif error.code() in POSITION_LOST:
-            raise LogLost(
+    def _messages_among(self, entries: list[Message], ended: dict[int, int]) -> list[Message]:
+        """The messages of consume()'s list; puts the logs that are at their end, and the offset there, into `ended`."""
+        messages = []
+        for entry in entries:
+            error = entry.error()
+            if error is None:
+                messages.append(entry)
+                ended.pop(self._index_of[entry.partition()], None)  # it was at its end, and is so no more
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ended[self._index_of[entry.partition()]] = entry.offset()
+            else:
+                self._refuse(entry, error)
+        return messages
+
+    def _note_end(self, index: int, end_offset: int) -> None:
+        self._at_end[index] = True
+        self._end_offsets[index] = end_offset
+        # The end of a log can lie behind its last message: transaction markers have offsets, too.
+        self._status["log_end"][index] = self._status["consumed"][index]
+        self._status["ended_offset"][index] = self._status["consumed"][index]
+        self._status["ended_at_us"][index] = clock.now_us()
+
+    def _refuse(self, message: Message, error: KafkaError) -> None:
+        """An entry that is neither a message nor a log's end."""
+        if error.code() in POSITION_LOST:
+            raise PositionLost(
                 f"topic {message.topic()!r}, partition {message.partition()}: the offset to go on from is no "
-                f"longer in the log ({error.str()}); retention has passed it, or the topic was made anew"
+                f"longer in the log ({error.str()})"
             )
-        else:
-            self._on_error(error)
-        return False
+        self._on_error(error)
 
     def _on_error(self, error: KafkaError) -> None:
         self._page["kafka_errors"] += 1
@@ -167,8 +189,7 @@ class Source:
         """Once a second: how far each log reaches, and that a log still stands at the end it was seen at."""
         statistics = orjson.loads(text)
         brokers = {broker["nodeid"]: broker for broker in statistics["brokers"].values()}
-        up = any(broker["state"] == "UP" for broker in brokers.values() if broker["nodeid"] >= 0)
-        self._page["kafka_down"] = 0 if up else 1
+        self._page["kafka_down"] = 0 if any_broker_up(statistics) else 1
         partitions = statistics["topics"].get(self._topic, {}).get("partitions", {})
         for partition in partitions.values():
             index = self._index_of.get(partition["partition"])
@@ -182,7 +203,7 @@ class Source:
                 # `time` is whole seconds, cut: early rather than late is right here.
                 silent_us = max(leader["rxidle"], 0)
                 if silent_us < END_SEEN_WITHIN_US and partition["fetch_state"] == "active":
-                    seen_at = statistics["time"] * 1_000_000 - silent_us
+                    seen_at = statistics["time"] * 1_000_000 + clock.offset_us() - silent_us
                     self._status["ended_at_us"][index] = max(int(self._status["ended_at_us"][index]), seen_at)
 
     def pause(self) -> None:
@@ -198,9 +219,12 @@ class Source:
             TopicPartition(self._topic, int(row["partition"]), int(row["committed"])) for row in self._status
         ]
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
+            self._commit_offsets(offsets)
         except KafkaException as error:
             self._on_error(error.args[0])
+
+    def _commit(self, offsets: list[TopicPartition]) -> None:
+        self._consumer.commit(offsets=offsets, asynchronous=True)
 
     def close(self) -> None:
         self._consumer.close()
@@ -209,6 +233,6 @@ class Source:
 def _append_times(messages: list[Message]) -> np.ndarray:
     """Microseconds since 1970 at which each message was appended: int64[n]."""
     stamps = map(Message.timestamp, messages)
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.now_us() // 1_000
     times_ms = [stamp if kind == TIMESTAMP_LOG_APPEND_TIME else now_ms for kind, stamp in stamps]
     return np.fromiter(times_ms, np.int64, len(messages)) * 1_000

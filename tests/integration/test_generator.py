@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from hotpath.partitioner import LIBRDKAFKA_NAMES, partition_for
-from tests.reference import Reference
+from hotpath.reference import Reference
 from tests.support.pipeline import wait_until
 
 ROOT = Path(__file__).parents[2]

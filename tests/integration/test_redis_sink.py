@@ -9,8 +9,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hotpath.errors import Fenced
 from hotpath.events import EventClass
-from hotpath.views import fold, keys, link, refill
+from hotpath.views import fold, keys, link, refill, store
 from hotpath.views.store import LogState, parse_state
+from hotpath.workers import redis_sink
 from tests.support.blocks import NOON_US, Event
 from tests.support.live_views import World
 from tests.support.pipeline import wait_until
@@ -180,7 +181,10 @@ def test_a_touch_that_failed_keeps_counts_back(world):
     assert state_of(world, 1).generation == other, "the other log was left alone"
 
 
-@pytest.mark.parametrize("part", ["state", "users", "pages", "steps", "pages:*", "current", "generations"])
+@pytest.mark.parametrize(
+    "part",
+    ["state", "users", "ranked", "fading", "pages", "steps", "pages:*", "current", "generations"],
+)
 def test_a_key_of_a_wrong_type_is_healed_and_nothing_is_left_behind(world, part):
     world.run(simple(world), NOON_US)
     log_id = world.log_ids[0]
@@ -205,6 +209,64 @@ def test_a_key_of_a_wrong_type_is_healed_and_nothing_is_left_behind(world, part)
     ]
     if part not in ("current", "generations"):
         assert others == []
+
+
+def idle_users(world: World, count: int = 300) -> None:
+    """Users seen at noon and never again, each with two sessions; more than Redis gives in one piece of a scan."""
+    world.run(
+        [
+            Event(2 * i + j, log_index, user_id=f"u-{log_index}-{i}", session_id=f"s-{j}")
+            for log_index in range(len(world.log_ids))
+            for i in range(count)
+            for j in range(2)
+        ],
+        NOON_US,
+    )
+
+
+@pytest.mark.parametrize("how", ["wrong type", "lost"])
+@pytest.mark.parametrize("part", ["sessions:u-0-7", "pages:*", "users", "ranked", "fading", "pages", "steps"])
+def test_damage_that_no_event_comes_upon_is_healed_by_ticks_alone(world, monkeypatch, part, how):
+    monkeypatch.setattr(store, "SCRUB_USERS_MAX", 20)
+    idle_users(world)
+    generation, other = state_of(world, 0).generation, state_of(world, 1).generation
+    pattern = keys.part("hotpath", world.log_ids[0], generation, part)
+    (name,) = world.redis.scan_iter(match=pattern.replace("{", "\\{"))
+    world.redis.delete(name)
+    if how == "wrong type":
+        world.redis.set(name, "not what it was")
+    wait_until(
+        lambda: world.sink.tick(NOON_US) and state_of(world, 0).generation > generation,
+        "the damage is noticed",
+    )
+    world.tick(NOON_US)
+    check(world)
+    world.check_ranks()
+    assert state_of(world, 1).generation == other, "the other log was left alone"
+
+
+def test_looking_for_damage_goes_round_and_finds_none_in_whole_views(world, monkeypatch):
+    monkeypatch.setattr(store, "SCRUB_USERS_MAX", 20)
+    monkeypatch.setattr(store, "TRIM_USERS", 7)
+    idle_users(world)
+    heals, cursors = world.sink.heals, set()
+
+    def look(now_us: int) -> bool:
+        assert world.sink.tick(now_us)
+        cursors.add(world.sink._logs[0].scrubbed[0])
+        return world.sink._logs[0].scrubbed == store.SCRUB_START
+
+    wait_until(lambda: not look(NOON_US), "a sweep is under way")
+    wait_until(lambda: look(NOON_US), "a sweep has ended")
+    assert len(cursors) > 10
+    # Once more while the users leave.
+    world.at_end(NOON_US + 3_000 * SECOND_US)
+    users = keys.part("hotpath", world.log_ids[0], state_of(world, 0).generation, "users")
+    monkeypatch.setattr(redis_sink, "TRIM_BUDGET_S", 0.002)
+    wait_until(
+        lambda: look(NOON_US + 3_000 * SECOND_US) and not world.redis.exists(users), "the users have left"
+    )
+    assert world.sink.heals == heals
 
 
 def test_a_flushed_redis_has_its_views_again(world):

@@ -10,7 +10,7 @@ from hotpath.events import PAGE_VIEW, STEP_S, EventClass
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.shm.control import LOG_STATUS_DTYPE
-from hotpath.views import link
+from hotpath.views import keys, link
 from hotpath.views.read import ViewReader
 from hotpath.workers.redis_sink import RedisSink
 from tests.support.blocks import NOON_US, Event, append_events, new_block
@@ -128,6 +128,31 @@ class World:
                 newest[session] = max(step, newest.get(session, 0))
         return sorted(newest.items(), key=lambda entry: (-entry[1], entry[0]))
 
+    def expected_top_users(self, as_of_us: int, limit: int) -> list[tuple[bytes, int]]:
+        sessions = {(event.user_id.encode(), event.session_id) for event, _ in self._inside(as_of_us, 300)}
+        counts = Counter(user for user, _ in sessions)
+        return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:limit]
+
+    def check_ranks(self) -> None:
+        """`ranked` says of every user with several stored sessions how many, and `fading` not too late a step."""
+        for log_id in self.log_ids:
+            live = self.redis.get(keys.current("hotpath", log_id)).decode()
+            prefix = keys.part("hotpath", log_id, live, "sessions:").encode()
+            stored = {
+                name.removeprefix(prefix): self.redis.zrange(name, 0, -1, withscores=True)
+                for name in self.redis.scan_iter(match=prefix + b"*")
+            }
+            several = {user: sessions for user, sessions in stored.items() if len(sessions) > 1}
+            ranked = dict(
+                self.redis.zrange(keys.part("hotpath", log_id, live, "ranked"), 0, -1, withscores=True)
+            )
+            fading = dict(
+                self.redis.zrange(keys.part("hotpath", log_id, live, "fading"), 0, -1, withscores=True)
+            )
+            assert ranked == {user: -len(sessions) for user, sessions in several.items()}
+            assert fading.keys() == several.keys()
+            assert all(fading[user] <= sessions[0][1] for user, sessions in several.items())
+
     async def check(self, limit: int = 5) -> int:
         """Compare every view with what it must be; the as_of at which they were read."""
         client = link.connect_async(self.settings.redis_url, 2.0, 4)
@@ -138,6 +163,8 @@ class World:
             as_of_us = users.head.as_of_us
             assert users.value == self.expected_users(as_of_us)
             assert pages.value == self.expected_pages(pages.head.as_of_us, limit)
+            top_users = await reader.top_users(limit)
+            assert top_users.value == self.expected_top_users(top_users.head.as_of_us, limit)
             for user_id in {event.user_id for event in self.events}:
                 sessions = await reader.user_sessions(user_id)
                 assert sessions.value == self.expected_sessions(sessions.head.as_of_us, user_id)

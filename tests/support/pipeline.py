@@ -11,10 +11,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psycopg
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 ROOT = Path(__file__).parents[2]
@@ -45,10 +45,12 @@ class Topic:
         self.partitions = partitions
         self.bootstrap = bootstrap
         self.options = options
-        client = {"bootstrap.servers": bootstrap, **options}
+        # log_level 0: where a test restarts the broker, every refused connection would be a line on stderr.
+        client = {"bootstrap.servers": bootstrap, "log_level": 0, **options}
         self._producer = Producer(
             {**client, "partitioner": PARTITIONER, "enable.idempotence": True, "linger.ms": 2}
         )
+        self._client = client
         self._admin = AdminClient(client)
 
     def produce(
@@ -80,9 +82,13 @@ class Topic:
         asked = {
             TopicPartition(self.name, partition): OffsetSpec.latest() for partition in range(self.partitions)
         }
-        return {
-            tp.partition: future.result().offset for tp, future in self._admin.list_offsets(asked).items()
-        }
+        try:
+            futures = self._admin.list_offsets(asked, request_timeout=5)
+            return {tp.partition: future.result().offset for tp, future in futures.items()}
+        except KafkaException:
+            # After a restart of the broker a client is told FENCED_LEADER_EPOCH for minutes; a new one is not.
+            self._admin = AdminClient(self._client)
+            raise
 
 
 class Pipeline:
@@ -110,13 +116,21 @@ class Pipeline:
 
     def start(self, *arguments: str) -> "Pipeline":
         """Start the supervisor and wait until its workers run."""
-        command = [sys.executable, "-m", "hotpath.supervisor", *arguments]
-        self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT)
-        wait_until(self.healthy, "the supervisor is healthy")
+        self.launch(*arguments)
+        wait_until(self.healthy, "the supervisor is healthy", 90)
         return self
 
+    def launch(self, *arguments: str, output: IO | None = None) -> None:
+        """Start the supervisor; what it says goes to `output`, or where ours goes."""
+        command = [sys.executable, "-m", "hotpath.supervisor", *arguments]
+        self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=output, stderr=output)
+
     def __enter__(self) -> "Pipeline":
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:

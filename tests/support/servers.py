@@ -52,6 +52,12 @@ class Databases:
         self._run("CREATE DATABASE {} TEMPLATE {}", name, _TEMPLATE if schema else "template0")
         return self.server.dsn(name)
 
+    def clone(self, dsn: str) -> str:
+        """DSN of a copy of a database, to which nobody may be connected."""
+        name = f"test_{next(_numbers)}"
+        self._run("CREATE DATABASE {} TEMPLATE {}", name, psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+        return self.server.dsn(name)
+
     def drop(self, dsn: str) -> None:
         """Drop a database made by `create`, ending the sessions that still use it."""
         self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)", psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])

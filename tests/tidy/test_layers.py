@@ -6,8 +6,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 LAYERS = [
-    {"hotpath.events", "hotpath.errors"},
-    {"hotpath.settings", "hotpath.sql", "hotpath.partitioner", "hotpath.console", "hotpath.kafka"},
+    {
+        "hotpath.events",
+        "hotpath.errors",
+        "hotpath.clock",
+        "hotpath.reference",
+    },
+    {
+        "hotpath.settings",
+        "hotpath.sql",
+        "hotpath.partitioner",
+        "hotpath.console",
+        "hotpath.kafka",
+    },
     {"hotpath.shm", "hotpath.views"},
     {
         "hotpath.workers.logs",
@@ -22,12 +33,18 @@ LAYERS = [
         "hotpath.workers.bots",
         "hotpath.workers.classify",
         "hotpath.workers.copy_format",
+        "hotpath.workers.history",
         "hotpath.workers.postgres_sink",
         "hotpath.workers.redis_sink",
+        "hotpath.workers.topic_watch",
+        "hotpath.workers.postgres_watch",
     },
     {
         "hotpath.workers.sink_threads",
         "hotpath.workers.pipeline",
+        "hotpath.workers.assignment",
+        "hotpath.workers.membership",
+        "hotpath.workers.group",
         "hotpath.workers.process",
         "hotpath.workers.handle",
     },
@@ -39,6 +56,15 @@ LAYERS = [
         "hotpath.maintenance",
         "hotpath.migrate",
         "hotpath.topic",
+        "hotpath.top",
+        "hotpath.proof",
+        "hotpath.verify",
+        "hotpath.quarantine",
+        "hotpath.replay",
+        "hotpath.consolidate",
+        "hotpath.logs",
+        "hotpath.cli",
+        "hotpath.__main__",
     },
 ]
 STAGES = {"source", "decode", "validate", "bots", "postgres_sink", "redis_sink"}

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from bench.workload import Workload, parsable, prepared, values_of
-from tests.reference import Reference
+from hotpath.reference import Reference
 
 EVENTS = 60_000
 OPTIONS = {"partitions": 4, "users": 1_000_000, "as_if_rate": 300_000}

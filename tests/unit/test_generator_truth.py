@@ -10,7 +10,7 @@ from generator.plan import Shares
 from generator.stream import Batch, Scenario, Stream
 from hotpath.events import PAGE_VIEW
 from hotpath.partitioner import partition_for
-from tests.reference import Reference
+from hotpath.reference import Reference
 
 NOW_US = 1_900_000_000_000_000
 

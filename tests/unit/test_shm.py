@@ -147,3 +147,26 @@ def test_supervisor_and_worker_read_the_same_page():
 def test_a_control_page_refuses_more_logs_than_it_was_made_for():
     with pytest.raises(ValueError, match="3 logs"):
         Control(bytearray(Control.nbytes(2)), 2).open_logs(3)
+
+
+def test_a_discarded_ring_is_empty_and_goes_on_counting():
+    settings = PipelineSettings(block_rows_max=10, block_arena_mib=1, ring_slots=2)
+    control, ring = map_worker(memoryview(bytearray(segment_bytes(settings, 1))), settings, 1)
+    for _ in range(2):
+        ring.claim().rows = 1
+        ring.publish()
+    ring.detach()
+    assert ring.claim() is None
+    ring.discard()
+    assert (ring.published, ring.committed, ring.applied, ring.detached) == (2, 2, 2, False)
+    assert ring.to_commit() is None and ring.to_apply() is None
+    assert ring.claim() is not None
+    assert control.page["cursors"].tolist() == [2, 2, 2, 0]
+
+
+def test_a_page_shows_no_logs_between_two_assignments():
+    control = Control(bytearray(Control.nbytes(3)), 3)
+    control.open_logs(2)["log_id"] = [5, 6]
+    control.close_logs()
+    assert len(control.logs) == 0
+    assert control.open_logs(3)["log_id"].tolist() == [0, 0, 0]

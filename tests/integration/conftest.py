@@ -1,0 +1,23 @@
+"""Fixtures of several integration tests."""
+
+from collections.abc import Callable
+
+import pytest
+
+from hotpath import verify
+from hotpath.settings import PipelineSettings, environment
+
+
+@pytest.fixture
+def verify_command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """`hotpath verify` with settings in the environment; its exit code and what it printed."""
+
+    def run(settings: PipelineSettings, *arguments: str) -> tuple[int, str, str]:
+        for name, value in environment(settings).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("sys.argv", ["verify", *arguments])
+        code = verify.main()
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
