@@ -1,0 +1,312 @@
+"""A Redis in memory: the commands that the views use, over a dict. Scripts run over it by `lua`.
+
+State owned: `data`, key -> string (bytes), hash (dict), set, zset (Zset) or, as a wrong type, list.
+Replies are what a client that keeps bytes gets; errors are raised as ResponseError. Orders that the real one leaves
+open (of hashes and sets) are those of insertion here.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+WRITES = frozenset(
+    "SADD HSET DEL UNLINK SREM SET HINCRBY HDEL ZADD ZINCRBY ZREM ZREMRANGEBYSCORE EXPIRE EVALSHA".split()  # noqa: SIM905
+)
+
+
+class Zset(dict):
+    """member -> score."""
+
+    def ordered(self) -> list[tuple[bytes, float]]:
+        return sorted(self.items(), key=lambda entry: (entry[1], entry[0]))
+
+
+_TYPES = {bytes: b"string", dict: b"hash", set: b"set", Zset: b"zset", list: b"list"}
+
+
+def to_bytes(value: Any) -> bytes:
+    """An argument as it travels."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, float):
+        return score_text(value)
+    return str(value).encode()
+
+
+def score_text(score: float) -> bytes:
+    return b"%d" % score if score == int(score) else repr(score).encode()
+
+
+def _border(text: bytes) -> tuple[float, bool]:
+    """A border of a range of scores, and whether it is excluded."""
+    return float(text.lstrip(b"(")), text.startswith(b"(")
+
+
+class RedisStore:
+    """See the module's docstring. `changed`: keys written since somebody last took them away."""
+
+    def __init__(self) -> None:
+        self.data: dict[bytes, Any] = {}
+        self.changed: set[bytes] = set()
+
+    def copy(self) -> dict[bytes, Any]:
+        """All that is stored, as a snapshot file would have it."""
+        return copy.deepcopy(self.data)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """One command. Raises ResponseError."""
+        command = _COMMANDS.get(name)
+        if command is None:
+            raise ResponseError(f"ERR unknown command '{name}': the simulated Redis has to learn it")
+        arguments = [to_bytes(argument) for argument in arguments]
+        if name in WRITES:
+            self.changed.add(arguments[0])
+        return command(self, *arguments)
+
+    def value(self, key: bytes, kind: type) -> Any:
+        """What is stored under a key; None when nothing is. Raises WRONGTYPE."""
+        value = self.data.get(key)
+        if value is not None and type(value) is not kind:
+            raise ResponseError(WRONG_TYPE)
+        return value
+
+    def made(self, key: bytes, kind: type) -> Any:
+        value = self.value(key, kind)
+        if value is None:
+            value = self.data[key] = kind()
+        return value
+
+    def drop_if_empty(self, key: bytes) -> None:
+        if not self.data.get(key, True):
+            del self.data[key]
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {}
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    _COMMANDS[function.__name__.upper().rstrip("_")] = function
+    return function
+
+
+@command
+def type_(store: RedisStore, key: bytes) -> bytes:
+    return _TYPES[type(store.data[key])] if key in store.data else b"none"
+
+
+@command
+def get(store: RedisStore, key: bytes) -> bytes | None:
+    return store.value(key, bytes)
+
+
+@command
+def set_(store: RedisStore, key: bytes, value: bytes) -> bytes:
+    store.data[key] = value
+    return b"OK"
+
+
+@command
+def exists(store: RedisStore, *keys: bytes) -> int:
+    return sum(key in store.data for key in keys)
+
+
+@command
+def unlink(store: RedisStore, *keys: bytes) -> int:
+    store.changed.update(keys)
+    return sum(store.data.pop(key, None) is not None for key in keys)
+
+
+_COMMANDS["DEL"] = unlink
+
+
+@command
+def scan(store: RedisStore, cursor: bytes, pattern: bytes) -> list[bytes]:
+    return [key for key in store.data if key.startswith(pattern.rstrip(b"*"))]
+
+
+@command
+def sadd(store: RedisStore, key: bytes, *members: bytes) -> int:
+    known = store.made(key, set)
+    new = set(members) - known
+    known |= new
+    return len(new)
+
+
+@command
+def srem(store: RedisStore, key: bytes, *members: bytes) -> int:
+    known = store.value(key, set)
+    if known is None:
+        return 0
+    gone = known & set(members)
+    known -= gone
+    store.drop_if_empty(key)
+    return len(gone)
+
+
+@command
+def smembers(store: RedisStore, key: bytes) -> set[bytes]:
+    return set(store.value(key, set) or ())
+
+
+@command
+def hset(store: RedisStore, key: bytes, *pairs: bytes) -> int:
+    fields = store.made(key, dict)
+    before = len(fields)
+    fields.update(zip(pairs[::2], pairs[1::2], strict=True))
+    return len(fields) - before
+
+
+@command
+def hget(store: RedisStore, key: bytes, name: bytes) -> bytes | None:
+    return (store.value(key, dict) or {}).get(name)
+
+
+@command
+def hmget(store: RedisStore, key: bytes, *names: bytes) -> list[bytes | None]:
+    fields = store.value(key, dict) or {}
+    return [fields.get(name) for name in names]
+
+
+@command
+def hgetall(store: RedisStore, key: bytes) -> dict[bytes, bytes]:
+    return dict(store.value(key, dict) or {})
+
+
+@command
+def hdel(store: RedisStore, key: bytes, *names: bytes) -> int:
+    fields = store.value(key, dict) or {}
+    gone = sum(fields.pop(name, None) is not None for name in names)
+    store.drop_if_empty(key)
+    return gone
+
+
+@command
+def hincrby(store: RedisStore, key: bytes, name: bytes, amount: bytes) -> int:
+    fields = store.made(key, dict)
+    try:
+        value = int(fields.get(name, 0)) + int(amount)
+    except ValueError:
+        raise ResponseError("ERR hash value is not an integer") from None
+    fields[name] = b"%d" % value
+    return value
+
+
+@command
+def hscan(store: RedisStore, key: bytes, cursor: bytes, word: bytes, count: bytes) -> list:
+    fields = sorted((store.value(key, dict) or {}).items())[: int(count)]
+    return [b"0", [part for entry in fields for part in entry]]
+
+
+@command
+def hlen(store: RedisStore, key: bytes) -> int:
+    return len(store.value(key, dict) or ())
+
+
+@command
+def zscan(store: RedisStore, key: bytes, cursor: bytes, word: bytes, count: bytes) -> list:
+    # A small one is given whole, whatever the count, as by the real one.
+    return [b"0", _flat((store.value(key, Zset) or Zset()).ordered(), True)]
+
+
+@command
+def zadd(store: RedisStore, key: bytes, *arguments: bytes) -> int:
+    flag = arguments[0] if arguments[0] in (b"GT", b"LT") else b""
+    pairs = arguments[1:] if flag else arguments
+    zset = store.made(key, Zset)
+    added = 0
+    for text, member in zip(pairs[::2], pairs[1::2], strict=True):
+        score, known = float(text), zset.get(member)
+        if known is None:
+            added += 1
+        if known is None or not flag or (score > known if flag == b"GT" else score < known):
+            zset[member] = score
+    return added
+
+
+@command
+def zincrby(store: RedisStore, key: bytes, amount: bytes, member: bytes) -> bytes:
+    zset = store.made(key, Zset)
+    zset[member] = zset.get(member, 0.0) + float(amount)
+    return score_text(zset[member])
+
+
+@command
+def zrem(store: RedisStore, key: bytes, *members: bytes) -> int:
+    zset = store.value(key, Zset)
+    if zset is None:
+        return 0
+    gone = sum(zset.pop(member, None) is not None for member in members)
+    store.drop_if_empty(key)
+    return gone
+
+
+@command
+def zcard(store: RedisStore, key: bytes) -> int:
+    return len(store.value(key, Zset) or ())
+
+
+@command
+def zscore(store: RedisStore, key: bytes, member: bytes) -> bytes | None:
+    score = (store.value(key, Zset) or {}).get(member)
+    return None if score is None else score_text(score)
+
+
+@command
+def zmscore(store: RedisStore, key: bytes, *members: bytes) -> list[bytes | None]:
+    return [zscore(store, key, member) for member in members]
+
+
+def _flat(entries: list[tuple[bytes, float]], scores: bool) -> list[bytes]:
+    if not scores:
+        return [member for member, _ in entries]
+    return [part for member, score in entries for part in (member, score_text(score))]
+
+
+def _by_index(entries: list, first: bytes, last: bytes) -> list:
+    start, stop = int(first), int(last)
+    return entries[start:] if stop == -1 else entries[start : stop + 1]
+
+
+@command
+def zrange(store: RedisStore, key: bytes, first: bytes, last: bytes, *options: bytes) -> list[bytes]:
+    entries = (store.value(key, Zset) or Zset()).ordered()
+    return _flat(_by_index(entries, first, last), b"WITHSCORES" in options)
+
+
+@command
+def zrevrange(store: RedisStore, key: bytes, first: bytes, last: bytes, *options: bytes) -> list[bytes]:
+    entries = (store.value(key, Zset) or Zset()).ordered()[::-1]
+    return _flat(_by_index(entries, first, last), b"WITHSCORES" in options)
+
+
+def _between(store: RedisStore, key: bytes, least: bytes, most: bytes) -> list[tuple[bytes, float]]:
+    (low, low_out), (high, high_out) = _border(least), _border(most)
+    return [
+        (member, score)
+        for member, score in (store.value(key, Zset) or Zset()).ordered()
+        if (score > low if low_out else score >= low) and (score < high if high_out else score <= high)
+    ]
+
+
+@command
+def zrangebyscore(store: RedisStore, key: bytes, least: bytes, most: bytes, *options: bytes) -> list[bytes]:
+    entries = _between(store, key, least, most)
+    if b"LIMIT" in options:
+        at = options.index(b"LIMIT")
+        skip, count = int(options[at + 1]), int(options[at + 2])
+        entries = entries[skip : skip + count]
+    return _flat(entries, b"WITHSCORES" in options)
+
+
+@command
+def zcount(store: RedisStore, key: bytes, least: bytes, most: bytes) -> int:
+    return len(_between(store, key, least, most))
+
+
+@command
+def zremrangebyscore(store: RedisStore, key: bytes, least: bytes, most: bytes) -> int:
+    gone = _between(store, key, least, most)
+    return zrem(store, key, *(member for member, _ in gone)) if gone else 0
