@@ -26,8 +26,25 @@ class InvalidParameter(Exception):
         self.parameter = parameter
 
 
+class Unauthorized(Exception):
+    """The token is missing or wrong."""
+
+
+class NotAvailable(Exception):
+    """Something this needs cannot be reached, or is not complete; `code` says what, for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def error_body(code: str, message: str, parameter: str | None = None) -> dict[str, dict[str, str | None]]:
+    """The body of every reply that is no success."""
+    return {"error": {"code": code, "parameter": parameter, "message": message}}
+
+
 def _reply(status: int, code: str, message: str, parameter: str | None = None, **headers: str) -> JsonReply:
-    body = {"error": {"code": code, "parameter": parameter, "message": message}}
+    body = error_body(code, message, parameter)
     return JsonReply(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -35,7 +52,11 @@ async def _invalid_parameter(request: Request, error: InvalidParameter) -> JsonR
     return _reply(422, "invalid_parameter", str(error), error.parameter)
 
 
-async def _unavailable(request: Request, error: ViewsUnavailable) -> JsonReply:
+async def _unauthorized(request: Request, error: Unauthorized) -> JsonReply:
+    return _reply(401, "unauthorized", str(error), www_authenticate="Bearer")
+
+
+async def _unavailable(request: Request, error: ViewsUnavailable | NotAvailable) -> JsonReply:
     return _reply(503, error.code, str(error), retry_after=str(RETRY_AFTER_S))
 
 
@@ -49,12 +70,16 @@ async def _http(request: Request, error: HTTPException) -> JsonReply:
 
 
 async def _unexpected(request: Request, error: Exception) -> JsonReply:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    # By the route's name: paths and queries hold users.
+    name = getattr(request.scope.get("route"), "name", "a request")
+    log.error("%s %s failed", request.method, name, exc_info=error)
     return _reply(500, "internal", "an unexpected failure; the API's log has the details")
 
 
 HANDLERS = {
     InvalidParameter: _invalid_parameter,
+    Unauthorized: _unauthorized,
+    NotAvailable: _unavailable,
     ViewsUnavailable: _unavailable,
     HTTPException: _http,
     Exception: _unexpected,

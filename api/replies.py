@@ -1,5 +1,8 @@
-"""What replies have in common: JSON by orjson, and under which as_of and lag a number holds."""
+"""What replies have in common: JSON by orjson, CSV for spreadsheets, and under what a live number holds."""
 
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +11,9 @@ from starlette.responses import Response
 
 from api.live import Served
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""How a cell begins that a spreadsheet would run as a formula."""
+
 
 class JsonReply(Response):
     """A JSON body. Never cached by others: the numbers are live, and sharing reads is this process's job."""
@@ -15,10 +21,35 @@ class JsonReply(Response):
     media_type = "application/json"
 
     def __init__(self, body: Any, status_code: int = 200, headers: dict[str, str] | None = None) -> None:
+        """body: what becomes JSON, or bytes that are JSON already."""
         super().__init__(body, status_code, {"Cache-Control": "no-store", **(headers or {})})
 
     def render(self, content: Any) -> bytes:
-        return orjson.dumps(content)
+        return content if isinstance(content, bytes) else orjson.dumps(content)
+
+
+class CsvReply(Response):
+    """Rows as CSV (RFC 4180, UTF-8), for download; `name` is the file's."""
+
+    media_type = "text/csv"
+
+    def __init__(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\r\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(value) for value in row] for row in rows)
+        headers = {
+            "Cache-Control": "no-store",
+            "Content-Disposition": f'attachment; filename="{name}.csv"',
+        }
+        super().__init__(text.getvalue(), headers=headers)
+
+
+def _cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe before it."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return "" if value is None else value
 
 
 def utc(time_us: int) -> str:
@@ -28,11 +59,11 @@ def utc(time_us: int) -> str:
     return f"{moment}{fraction}Z"
 
 
-def conditions(served: Served, window_s: int) -> dict[str, Any]:
-    """What every number is given with: its window, its as_of, events not yet in it, and whether it is old."""
+def conditions(served: Served) -> dict[str, Any]:
+    """What every live number is given with: its as_of, events not yet in it, whether it is old, and how old."""
     return {
-        "window_s": window_s,
         "as_of": utc(served.reading.head.as_of_us),
         "lag_events": served.reading.head.lag_events,
         "stale": served.stale,
+        **({"age_s": served.age_s} if served.stale else {}),
     }

@@ -2,14 +2,16 @@
 
 import json
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
-from generator.settings import GeneratorSettings
+from generator.settings import AppSettings, GeneratorSettings
 from hotpath.settings import PipelineSettings
+from hotpath.top import TopSettings
 from hotpath.topic import TopicSettings
 
-CLASSES = (PipelineSettings, ApiSettings, GeneratorSettings, TopicSettings)
+CLASSES = (PipelineSettings, ApiSettings, GeneratorSettings, AppSettings, TopicSettings, TopSettings)
 
 
 def _rows(kind: type[BaseSettings], known: set[str]) -> list[str]:
@@ -19,8 +21,7 @@ def _rows(kind: type[BaseSettings], known: set[str]) -> list[str]:
         if name in known:
             continue
         known.add(name)
-        default = field.get_default(call_default_factory=True)
-        shown = default if isinstance(default, str) else json.dumps(default)
+        shown = _shown(field.get_default(call_default_factory=True))
         about = (field.description or "").replace("|", "\\|")
         rows.append(
             f"| `{prefix}{name.upper()}` | `{shown}` | {about} |"
@@ -28,6 +29,13 @@ def _rows(kind: type[BaseSettings], known: set[str]) -> list[str]:
             else f"| `{prefix}{name.upper()}` | | {about} |"
         )
     return rows
+
+
+def _shown(default: object) -> str:
+    """A default as a person would write it."""
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    return default if isinstance(default, str) else json.dumps(default)
 
 
 def table() -> str:

@@ -1,7 +1,8 @@
 """Batches into Kafka, in order, with a count of what arrived.
 
 State: the librdkafka producer and the counts. Delivery reports are asked for failures only (a report per
-message costs a microsecond of Python each), so delivered = sent - failed - still in the queue.
+message costs a microsecond of Python each) unless somebody wants to see each message, so
+delivered = sent - failed - still in the queue.
 
 Invariants: a log holds its messages in the order in which they were sent (idempotent producer; a full queue
 is waited for, and nothing behind the message that waits is sent first); nothing is dropped in silence: a
@@ -11,6 +12,8 @@ message that Kafka does not acknowledge in time is counted as failed.
 produce_batch ignores a message's own partition, and on a full queue goes on with later messages, so that
 a retry would change their order.
 """
+
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -31,9 +34,16 @@ LINGER_MS = 5
 class Publisher:
     """A producer for one topic."""
 
-    def __init__(self, settings: Settings, delivery_timeout_s: float = 30) -> None:
-        """`kafka_options` of the settings go over all that is chosen here. Raises ConfigError when librdkafka
+    def __init__(
+        self,
+        settings: Settings,
+        delivery_timeout_s: float = 30,
+        settled: Callable[[KafkaError | None, Message], None] | None = None,
+    ) -> None:
+        """`settled` is told of every message that was acknowledged or has failed, in `send`, `poll` or `flush`.
+        `kafka_options` of the settings go over all that is chosen here. Raises ConfigError when librdkafka
         refuses one."""
+        self._settled = settled
         self.sent = 0
         self.failed = 0
         self.first_failure = ""
@@ -52,8 +62,8 @@ class Publisher:
             "partitioner": LIBRDKAFKA_NAMES[settings.partitioner],
         }
         reports = {
-            "delivery.report.only.error": True,
-            "on_delivery": self._on_failure,
+            "delivery.report.only.error": settled is None,
+            "on_delivery": self._on_report,
             "error_cb": self._on_error,
         }
         try:
@@ -96,10 +106,12 @@ class Publisher:
         """Wait until all is acknowledged or failed; returns how many messages still wait."""
         return self._producer.flush(timeout_s)
 
-    def _on_failure(self, error: KafkaError | None, message: Message) -> None:
+    def _on_report(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self.failed += 1
             self.first_failure = self.first_failure or error.str()
+        if self._settled is not None:
+            self._settled(error, message)
 
     def _on_error(self, error: KafkaError) -> None:
         self.trouble = error.str()

@@ -89,6 +89,28 @@ class GeneratorSettings(Settings):
         return init_settings, env_settings, _SharedEnvironment(settings_cls, env_prefix="HOTPATH_")
 
 
+class AppSettings(GeneratorSettings):
+    """What `python -m generator.app` takes beside that; the rate is then the one to begin with."""
+
+    rate: float = Field(
+        ENDLESS_RATE, ge=0, le=10_000_000, description="events a second to begin with; 0 begins stopped"
+    )
+    rate_max: float = Field(
+        20_000, gt=0, le=100_000, description="events a second that the generator's page may ask for at most"
+    )
+    host: str = Field("127.0.0.1", description="where the generator's page is served")
+    port: int = Field(4000, ge=0, le=65_535, description="its port; 0 takes any free one")
+    page_folder: str = Field(
+        "dashboard/dist", description="folder of the built pages, relative to the program's"
+    )
+
+    @model_validator(mode="after")
+    def _begins_within_its_limit(self) -> "AppSettings":
+        if self.rate > self.rate_max:
+            raise ValueError(f"--rate must be at most --rate-max, {self.rate_max:,.0f}")
+        return self
+
+
 class _SharedEnvironment(EnvSettingsSource):
     """HOTPATH_* for the settings shared with the pipeline, and for no others."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deploy.local import pages
 from deploy.local.errors import StackError
 from deploy.local.home import Home
 from deploy.local.services import REPOSITORY
@@ -36,10 +37,17 @@ def main(arguments: list[str]) -> int:
 
 def up(stack: Stack) -> int:
     since = time.monotonic()
+    no_pages = build_pages()
     stack.up(step)
     console.print(f"\nAll is up, after {time.monotonic() - since:.0f} s.\n")
     console.print(addresses(stack))
     settings = stack.settings()
+    if no_pages:
+        console.print(f"\n[yellow]No pages:[/yellow] {no_pages}.", markup=True)
+    else:
+        console.print(
+            f"\nOpen {settings['HOTPATH_API_URL']} (dashboard) and {settings['HOTPATH_GENERATOR_URL']} (generator)."
+        )
     env = short(stack.home.path / "env")
     tries = [
         (f". {env}", "the addresses, with passwords, as HOTPATH_* for your shell"),
@@ -57,6 +65,18 @@ def up(stack: Stack) -> int:
     for line, what in tries:
         console.print(f"  {line}\n      [dim]{what}[/dim]")
     return 0
+
+
+def build_pages() -> str:
+    """Build the dashboard's and the generator's pages; returns why that cannot be done here, or nothing."""
+    if pages.built():
+        return ""
+    try:
+        with step("building the pages"):
+            pages.build()
+    except pages.PagesMissing as missing:
+        return str(missing)
+    return ""
 
 
 def down(stack: Stack) -> int:

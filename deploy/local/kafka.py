@@ -175,6 +175,8 @@ class KafkaServer:
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # Tests of what follows when a session times out cannot wait for the least that is usual.
+            "group.min.session.timeout.ms": "1000" if self.small else "6000",
             # 50 of each by default: files, and time to make them, for a handful of groups.
             "offsets.topic.num.partitions": "4",
             "transaction.state.log.num.partitions": "4",

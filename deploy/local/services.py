@@ -1,8 +1,7 @@
 """Our own services, as `make up` starts them: one table.
 
 A service is a Python module that is configured by HOTPATH_* alone. One that is to be added (another page,
-another worker) is a row of SERVICES; what has to be built before (the dashboard) is a line of
-`Stack._prepare`.
+another worker) is a row of SERVICES. The pages that two of them serve are built before, by pages.py.
 """
 
 import os
@@ -55,18 +54,18 @@ SERVICES = (
     Service(
         name="api",
         module="api",
-        what="read API",
+        what="dashboard and read API",
         listens_on="HOTPATH_API",
         preferred_port=8000,
         health="/healthz",
     ),
     Service(
         name="generator",
-        module="generator",
-        what="makes events",
-        arguments=("--rate", os.environ.get("HOTPATH_GENERATOR_RATE", "1000")),
+        module="generator.app",
+        what="sends mock events, at the rate that its page's buttons choose",
         listens_on="HOTPATH_GENERATOR",
         preferred_port=4000,
+        health="/healthz",
     ),
 )
 

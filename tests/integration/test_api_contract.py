@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import orjson
@@ -25,8 +26,9 @@ def world(database: str, redis_url: str) -> Iterator[World]:
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[TestClient]:
-    settings = ApiSettings(redis_url=redis_url, api_refresh_ms=1)
+def client(redis_url: str, tmp_path: Path) -> Iterator[TestClient]:
+    # Without pages, whether they are built here or not.
+    settings = ApiSettings(redis_url=redis_url, api_refresh_ms=1, api_page_folder=str(tmp_path / "none"))
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
 
@@ -106,6 +108,13 @@ def test_a_user_never_seen_has_no_sessions(world, client):
     reply = client.get("/api/v1/users/nobody/sessions")
     assert reply.status_code == 200
     assert (reply.json()["active_sessions"], reply.json()["sessions"]) == (0, [])
+
+
+def test_a_user_id_may_hold_any_character(world, client):
+    world.run([Event(0), Event(0, 1)], NOON_US)
+    for user in ("a/b", "a\nb", "\u2028", "a?b#c", "sessions"):
+        reply = client.get(f"/api/v1/users/{quote(user, safe='')}/sessions")
+        assert (reply.status_code, reply.json()["user_id"]) == (200, user)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +258,30 @@ def test_many_clients_share_one_read():
 
     asyncio.run(scenario())
     assert reads == 1
+
+
+def test_a_slow_read_is_not_repeated_at_once_and_nobody_waits_for_the_next(monkeypatch):
+    monkeypatch.setattr("api.live.SLOW_S", 0.0)
+    monkeypatch.setattr("api.live.SLOW_FACTOR", 1e9)
+    reads = 0
+
+    async def scenario() -> None:
+        async def read() -> int:
+            nonlocal reads
+            reads += 1
+            return reads
+
+        shared = Shared(read, max_age_s=0)
+        assert [await shared.get() for _ in range(100)] == [1] * 100
+        monkeypatch.setattr("api.live.SLOW_FACTOR", 0)
+        shared._max_age_s = 1e9
+        shared._done_at -= 6e8  # past half its age: read anew, but not waited for
+        assert await shared.get() == 1
+        await asyncio.sleep(0)
+        assert [await shared.get() for _ in range(3)] == [2, 2, 2]
+
+    asyncio.run(scenario())
+    assert reads == 2
 
 
 def test_a_failed_read_is_shared_and_then_tried_again():

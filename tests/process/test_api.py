@@ -1,8 +1,5 @@
 """`python -m api` as a process: what only a real server does to a request, and how it starts and stops."""
 
-import http.client
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.api import Api
 from tests.support.blocks import NOON_US, Event
 from tests.support.live_views import World
-from tests.support.pipeline import free_port, wait_until
+from tests.support.pipeline import wait_until
 
 # No client or server on the way may decode twice, fold case or dots, or take a part for something else.
 STRANGE_USERS = [
@@ -32,37 +30,11 @@ STRANGE_USERS = [
 ]
 
 
-class Api:
-    def __init__(self, redis_url: str) -> None:
-        self.port = free_port()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "api", "--api-port", str(self.port)],
-            env={**os.environ, "HOTPATH_REDIS_URL": redis_url},
-        )
-
-    def get(self, path: str) -> tuple[int, dict]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", path)
-            reply = connection.getresponse()
-            return reply.status, json.loads(reply.read())
-        finally:
-            connection.close()
-
-    def alive(self) -> bool:
-        assert self.process.poll() is None
-        try:
-            return self.get("/healthz")[0] == 200
-        except ConnectionError:
-            return False
-
-
 @pytest.fixture
 def api(redis_url: str) -> Iterator[Api]:
     api = Api(redis_url)
     yield api
-    api.process.kill()
-    api.process.wait()
+    api.kill()
 
 
 def test_a_user_id_may_hold_any_character(api, database, redis_url):
@@ -88,3 +60,15 @@ def test_a_setting_that_cannot_be_used_is_named():
     )
     assert done.returncode == 2
     assert "--api-port" in done.stderr
+
+
+def test_it_may_open_as_many_connections_as_it_has_streams():
+    code = (
+        "import resource; from api.__main__ import _allow_connections\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))\n"
+        "_allow_connections(400)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) == 912, done.stderr

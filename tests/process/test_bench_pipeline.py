@@ -41,6 +41,8 @@ def test_the_pipeline_bench_measures_checks_and_cleans_up(kafka, postgres, datab
     assert set(result["worker_us_by_stage"]) == {"consume", "classify", "seal", "postgres", "redis"}
     assert all(us is not None for us in result["server_us"].values())
     assert result["limit_events_per_s"] > 0
+    assert result["limit_us"]["redis"] > 0
+    assert len(result["worker_mib_by_quarter"]) == 4
 
     with psycopg.connect(postgres.dsn("postgres")) as connection:
         left = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'bench_%'").fetchall()

@@ -26,7 +26,6 @@ PAGES = Service(
     what="any files",
     arguments=("--bind", LOOPBACK),
     listens_on="HOTPATH_PAGES",
-    preferred_port=8000,
     health="/",
 )
 CRASHING = Service(name="crashing", module="this", what="ends at once")
@@ -54,7 +53,7 @@ def sleeper(home: Home) -> Iterator[Process]:
 
 def pages(home: Home) -> Service:
     """http.server takes its port as an argument, not from the environment as our services do."""
-    port = home.port("pages", PAGES.preferred_port)
+    port = home.port("pages")
     return replace(PAGES, arguments=(*PAGES.arguments, str(port)))
 
 

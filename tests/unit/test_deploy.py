@@ -1,5 +1,6 @@
 """The deployment's files, as far as they can be checked without an engine."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import yaml
 
 from api.settings import ApiSettings
 from deploy.settings_table import CLASSES, table
+from hotpath.errors import ConfigError
 from hotpath.metrics import WorkerMetrics
 from hotpath.settings import PipelineSettings
+from hotpath.supervisor import NOT_RESTARTED
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -92,6 +95,65 @@ def test_services_get_longer_to_stop_than_they_take_to_drain():
     assert grace > PipelineSettings.model_fields["drain_deadline_s"].default + 2
     api = SERVICES["api"].get("stop_grace_period", "10s")  # compose's default
     assert int(api.removesuffix("s")) > ApiSettings.model_fields["api_drain_deadline_s"].default
+
+
+def test_what_must_not_be_restarted_is_not():
+    """By systemd's knowledge of exit codes, and in containers, which know none, by not ending."""
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read_string((DEPLOY / "hotpath.service").read_text())
+    service = unit["Service"]
+    final = {str(code) for code in (*NOT_RESTARTED, ConfigError.exit_code)}
+    assert set(service["RestartPreventExitStatus"].split()) == final
+    assert service["Restart"] == "always" and service["KillMode"] == "mixed"
+    assert int(service["TimeoutStopSec"]) > PipelineSettings.model_fields["drain_deadline_s"].default + 2
+    supervisor = SERVICES["supervisor"]
+    assert supervisor["restart"] != "no"
+    assert supervisor["environment"]["HOTPATH_STAY_WHEN_GIVEN_UP"] == "true"
+    assert SERVICES["api"]["environment"].items() <= supervisor["environment"].items()
+
+
+def test_the_image_has_the_python_that_the_versions_were_tested_on():
+    tested = re.search(r"on Python (\d+\.\d+)", (DEPLOY / "constraints.txt").read_text())[1]
+    images = re.findall(r"^FROM python:(\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert images and set(images) == {f"{tested}-slim"}
+
+
+def test_compose_has_no_key_that_does_not_exist():
+    """What an engine would refuse at once; there is none here to ask."""
+    known = {
+        *(
+            "build",
+            "command",
+            "depends_on",
+            "environment",
+            "healthcheck",
+            "image",
+            "ports",
+            "profiles",
+            "restart",
+        ),
+        *("shm_size", "stop_grace_period", "volumes"),
+    }
+    assert {key for service in SERVICES.values() for key in service} <= known
+    checks = [service["healthcheck"] for service in SERVICES.values() if "healthcheck" in service]
+    assert {key for check in checks for key in check} <= {
+        "test",
+        "interval",
+        "timeout",
+        "retries",
+        "start_period",
+    }
+    assert all(check["test"][0] in ("CMD", "CMD-SHELL") for check in checks)
+    mounted = {
+        volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])
+    }
+    assert mounted == COMPOSE["volumes"].keys()
+    policies = {service["restart"] for service in SERVICES.values()}
+    assert policies <= {"no", "always", "unless-stopped", "on-failure"}
+    assert COMPOSE.keys() <= {"name", "services", "volumes", "x-hotpath"}
+    values = [value for service in SERVICES.values() for value in service.get("environment", {}).values()]
+    assert all(isinstance(value, str | int) and not isinstance(value, bool) for value in values)
 
 
 def test_the_runbook_watches_metrics_that_exist():

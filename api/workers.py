@@ -1,0 +1,70 @@
+"""What the supervisor tells of its workers: asked at most once a second, however many want to know.
+
+Its being away is an answer like any other: everything else the API serves goes on without it.
+"""
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from api.live import Shared
+from api.rates import Rate
+from api.settings import ApiSettings
+
+ASKED_EVERY_S = 2.0
+"""Age up to which an answer is given; a new one is asked for from half of it on."""
+TIMEOUT_S = 0.5
+ANSWER_BYTES_MAX = 4 << 20
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The workers at one moment; `away` says why they are not known, if so."""
+
+    at_us: int
+    away: str | None = None
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    events_per_s: float | None = None
+    accepted_per_s: float | None = None
+
+    @property
+    def up(self) -> int:
+        return sum(worker.get("state") in ("running", "paused") for worker in self.workers)
+
+
+class Workers:
+    """Asks, and remembers the counters of the last seconds for rates."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._url = settings.status_url.rstrip("/") + "/status"
+        self._received, self._accepted = Rate(), Rate()
+        self._shared = Shared(self._ask, ASKED_EVERY_S)
+
+    async def seen(self) -> Seen:
+        """The workers as they were at most ASKED_EVERY_S ago."""
+        return await self._shared.get()
+
+    async def close(self) -> None:
+        await self._shared.close()
+
+    async def _ask(self) -> Seen:
+        # A thread, because nothing here depends on it: an answer that hangs costs that thread TIMEOUT_S.
+        try:
+            workers = orjson.loads(await asyncio.to_thread(self._fetch))["workers"]
+        except (OSError, urllib.error.URLError, ValueError, KeyError, TypeError) as error:
+            reason = getattr(error, "reason", error)
+            return Seen(time.time_ns() // 1_000, f"the supervisor does not answer: {type(reason).__name__}")
+        lives = {(worker["worker"], worker["pid"]): worker for worker in workers if "pid" in worker}
+        self._received.add({life: worker["received"] for life, worker in lives.items()})
+        self._accepted.add({life: worker["classes"]["accepted"] for life, worker in lives.items()})
+        return Seen(time.time_ns() // 1_000, None, workers, self._received.per_s(), self._accepted.per_s())
+
+    def _fetch(self) -> bytes:
+        with _DIRECTLY.open(self._url, timeout=TIMEOUT_S) as answer:
+            return answer.read(ANSWER_BYTES_MAX)
