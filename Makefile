@@ -8,10 +8,10 @@ VENV := .venv/made
 VENV_TO_STOP := $(if $(wildcard $(VENV)),,$(if $(wildcard .hotpath),$(VENV)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status clean test lint
+.PHONY: help up down status clean test fuzz simulate chaos screenshots lint
 
 help:  ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(VENV)  ## start Kafka, Postgres, Redis and all services, wait until they are healthy, print where they are
 	@$(PYTHON) -m deploy.local up
@@ -25,8 +25,22 @@ status: $(VENV_TO_STOP)  ## what runs, where, and whether it is healthy
 clean: $(VENV_TO_STOP)  ## stop all and remove the data
 	@if [ -d .hotpath ]; then $(PYTHON) -m deploy.local clean; else echo "Nothing is there."; fi
 
+# Three processes, each with servers of its own: most tests wait most of the time. A process that is through with its
+# share takes from the others, so that the longest files do not come last alone.
 test: lint  ## every test, on private servers of its own; PYTEST="-k ring" picks some
-	@$(PYTHON) -m pytest $(PYTEST)
+	@$(PYTHON) -m pytest --numprocesses 3 --dist worksteal $(PYTEST)
+
+fuzz: $(VENV)  ## look for messages that are classed wrongly, MINUTES=10; what is found is kept in tests/fuzz/corpus
+	@$(PYTHON) -m tests.fuzz --minutes $(or $(MINUTES),10)
+
+simulate: $(VENV)  ## workers over stores that fail, SEEDS=100000 FIRST=1 of them; MUTANTS=1: faults of the protocol that it catches
+	@$(PYTHON) -m tests.simulation $(if $(MUTANTS),--mutants,--first $(or $(FIRST),1) --seeds $(or $(SEEDS),100000))
+
+chaos: $(VENV)  ## break a running pipeline again and again, FAULTS=100, and prove that nothing was lost; SEED=n repeats
+	@$(PYTHON) -m tests.chaos --faults $(or $(FAULTS),100) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+screenshots: $(VENV)  ## pictures of every page into docs/screenshots, of a stack that first runs for WARM_UP=840 seconds
+	@$(PYTHON) -m deploy.screenshots $(if $(WARM_UP),--warm-up $(WARM_UP))
 
 lint: $(VENV)  ## style
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

@@ -23,13 +23,17 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 import redis
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import NewTopic
 from psycopg import sql
 
 from bench.servers import private_servers
 from deploy.local.kafka import TOPIC_CONFIG
-from hotpath.kafka import client_options
-from hotpath.settings import Settings
+from hotpath import migrate
+from hotpath.errors import ConfigError, Unavailable
+from hotpath.kafka import admin_client, check_broker, why
+from hotpath.preflight import check_redis
+from hotpath.settings import Settings, load
 
 ROOT = Path(__file__).parents[1]
 NEEDED = ("HOTPATH_KAFKA_BOOTSTRAP", "HOTPATH_POSTGRES_DSN", "HOTPATH_REDIS_URL")
@@ -47,11 +51,20 @@ class Place:
 
 @contextmanager
 def servers() -> Iterator[dict[str, str]]:
-    """HOTPATH_* of running servers: the environment's, or private ones that end with the block."""
+    """HOTPATH_* of running servers: the environment's, or private ones that end with the block.
+
+    Raises ConfigError or Unavailable when the environment names some of them, or ones that do not answer.
+    """
     given = {name: value for name, value in os.environ.items() if name.startswith("HOTPATH_")}
-    if all(name in given for name in NEEDED):
+    lacking = [name for name in NEEDED if name not in given]
+    if not lacking:
+        _check(given)
         yield given
         return
+    if len(lacking) < len(NEEDED):
+        raise ConfigError(
+            f"{', '.join(lacking)} must be set, too; with none of {', '.join(NEEDED)}, private ones run"
+        )
     with private_servers() as private:
         yield {
             "HOTPATH_KAFKA_BOOTSTRAP": private.kafka.bootstrap,
@@ -59,6 +72,15 @@ def servers() -> Iterator[dict[str, str]]:
             "HOTPATH_POSTGRES_DSN": private.postgres.dsn(),
             "HOTPATH_REDIS_URL": private.redis.url,
         }
+
+
+def _check(environment: dict[str, str]) -> None:
+    """Raises ConfigError or Unavailable with one line about the first server at fault."""
+    settings = load(Settings, [], "bench")
+    check_broker(settings)
+    with migrate.connect(environment["HOTPATH_POSTGRES_DSN"]):
+        pass
+    check_redis(settings)
 
 
 @contextmanager
@@ -74,37 +96,36 @@ def place(environment: dict[str, str], partitions: int = 16) -> Iterator[Place]:
             "HOTPATH_GROUP": name,
         }
         # Exactly this environment: what the caller's shell has set beside it is in there already.
-        settings = Settings(**{field: read_setting(own, field) for field in set_fields(own)})
+        settings = Settings(**given_settings(own))
         stack.enter_context(_topic(settings, partitions))
         stack.enter_context(_redis_prefix(settings))
         yield Place(own, settings, server_pids(settings))
 
 
-def set_fields(environment: dict[str, str]) -> list[str]:
-    """Fields of Settings that `environment` sets."""
-    return [field for field in Settings.model_fields if f"HOTPATH_{field.upper()}" in environment]
-
-
-def read_setting(environment: dict[str, str], field: str) -> object:
-    """One setting as the environment has it."""
-    text = environment[f"HOTPATH_{field.upper()}"]
-    return json.loads(text) if field == "kafka_options" else text
+def given_settings(environment: dict[str, str]) -> dict[str, str]:
+    """Fields of Settings as `environment` sets them."""
+    names = {field: f"HOTPATH_{field.upper()}" for field in Settings.model_fields}
+    return {field: environment[name] for field, name in names.items() if name in environment}
 
 
 @contextmanager
 def database(dsn: str, name: str) -> Iterator[str]:
     """DSN of a new database `name` with the schema; dropped at the end."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        with migrate.connect(dsn) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.Error as error:
+        raise Unavailable(f"Postgres makes no database: {' '.join(str(error).split())}") from None
     own = psycopg.conninfo.make_conninfo(dsn, dbname=name)
     try:
-        subprocess.run(
+        made = subprocess.run(
             [sys.executable, "-m", "hotpath.migrate"],
             env=child_environment({"HOTPATH_POSTGRES_DSN": own}),
             cwd=ROOT,
-            check=True,
             stdout=subprocess.DEVNULL,
         )
+        if made.returncode:
+            raise Unavailable(f"the schema was not applied to database {name}: see above")
         yield own
     finally:
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -119,10 +140,13 @@ def child_environment(settings: dict[str, str]) -> dict[str, str]:
 
 @contextmanager
 def _topic(settings: Settings, partitions: int) -> Iterator[None]:
-    admin = AdminClient({**client_options(settings), "log_level": 0})
+    admin = admin_client(settings)
     topic = NewTopic(settings.topic, partitions, 1, config=TOPIC_CONFIG)
-    for made in admin.create_topics([topic]).values():
-        made.result(30)
+    try:
+        for made in admin.create_topics([topic]).values():
+            made.result(30)
+    except KafkaException as error:
+        raise Unavailable(why(settings, error)) from None
     try:
         yield
     finally:

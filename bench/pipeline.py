@@ -1,7 +1,7 @@
 """End to end: `python -m bench.pipeline --events 2000000 --procs 2 [--json]`.
 
     fill the topic ► start the supervisor ► wait for the last Postgres commit and the last Redis apply
-                   ► compare every class with the truth ► raw COPY of the same rows ► the limit
+                   ► compare every class with the truth ► raw COPY and Redis alone, same rows ► the limit
 
 A result is printed only when the answer was right: the ledger's counts are those that the workload promised.
 """
@@ -38,11 +38,13 @@ from bench.harness import (
 )
 from bench.limit import consume_only, limit, parse_us
 from bench.raw_copy import copy_raw, rows_of
+from bench.redis_apply import apply_topic
 from bench.workload import AS_IF_RATE, USERS, Filled, Workload, fill
 from hotpath.console import configure_logging
 from hotpath.errors import HotpathError, Unavailable, WorkersFailed
 from hotpath.events import EventClass
 from hotpath.kafka import log_ranges
+from hotpath.settings import PipelineSettings, load
 from hotpath.views import keys
 
 PARTITIONS = 16
@@ -55,9 +57,9 @@ def worker_figures(status: dict) -> list[dict[str, object]]:
     """What a bench needs of the supervisor's /status, worker by worker: the only place that knows its names.
 
     `stage_cpu_s` (stage to CPU seconds since the worker began), `cpu_s` (of the whole process), `rss_bytes`,
-    `bot_counts_bytes`, `received`, `restarts`.
+    `bot_counts_bytes`, `received`, `restarts`, `redis_heals` (logs brought back from Postgres).
     """
-    names = ("stage_cpu_s", "cpu_s", "rss_bytes", "bot_counts_bytes", "received", "restarts")
+    names = ("stage_cpu_s", "cpu_s", "rss_bytes", "bot_counts_bytes", "received", "restarts", "redis_heals")
     return [{name: worker.get(name, 0) for name in names} for worker in status["workers"]]
 
 
@@ -71,6 +73,8 @@ class Watch:
     applied_s: float = 0.0
     rss_bytes_max: int = 0
     bot_counts_bytes_max: int = 0
+    memory: list[tuple[float, int]] = field(default_factory=list)
+    """(seconds, bytes of the largest worker beside its bot counts), looked at four times a second."""
     workers: list[dict[str, object]] = field(default_factory=list)  # as last seen
 
 
@@ -129,7 +133,7 @@ def watch_to_the_end(at: Place, running: Supervised, ends: dict[int, int], timeo
                 raise Unavailable(f"the pipeline did not reach the end of the topic in {timeout_s:g} s")
             if now - looked_at > 0.25 or not looked_at:
                 looked_at = now
-                _look_at_workers(running, seen)
+                _look_at_workers(running, seen, now)
             positions = _positions(postgres, at)
             committed = sum(position for _, position in positions.values())
             if committed and not seen.first_commit_events:
@@ -141,11 +145,11 @@ def watch_to_the_end(at: Place, running: Supervised, ends: dict[int, int], timeo
                 seen.applied_s = time.perf_counter() - began
             else:
                 time.sleep(POLL_S)
-    _look_at_workers(running, seen)
+    _look_at_workers(running, seen, seen.applied_s)
     return seen
 
 
-def _look_at_workers(running: Supervised, seen: Watch) -> None:
+def _look_at_workers(running: Supervised, seen: Watch, now: float) -> None:
     status = running.status()
     if status is None:
         return
@@ -154,6 +158,17 @@ def _look_at_workers(running: Supervised, seen: Watch) -> None:
     seen.bot_counts_bytes_max = max(
         [seen.bot_counts_bytes_max, *(worker["bot_counts_bytes"] for worker in seen.workers)]
     )
+    beside = max((worker["rss_bytes"] - worker["bot_counts_bytes"] for worker in seen.workers), default=0)
+    seen.memory.append((now, beside))
+
+
+def memory_by_quarter(seen: Watch) -> list[float]:
+    """The most that any worker took beside its bot counts in each quarter of the run, MiB: flat is what is wanted."""
+    peaks = [0.0] * 4
+    for at_s, beside in seen.memory:
+        quarter = min(int(4 * at_s / seen.committed_s), 3)
+        peaks[quarter] = max(peaks[quarter], round(beside / 2**20, 1))
+    return peaks
 
 
 def _positions(postgres: psycopg.Connection, at: Place) -> dict[int, tuple[int, int]]:
@@ -180,8 +195,13 @@ def _applied(
     return True
 
 
-def check(at: Place, filled: Filled) -> None:
-    """Raises WorkersFailed unless the ledger counts what the workload promised."""
+def check(at: Place, filled: Filled, seen: Watch) -> None:
+    """Raises WorkersFailed unless the ledger counts what the workload promised and every worker lived throughout."""
+    restarts = sum(worker["restarts"] for worker in seen.workers)
+    if restarts:
+        raise WorkersFailed(
+            f"workers were restarted {restarts} times: no figure would mean anything; see above"
+        )
     columns = ", ".join(f"coalesce(sum({c.label}), 0)::bigint" for c in EventClass)
     with psycopg.connect(at.settings.postgres_dsn) as connection:
         counts = connection.execute(f"SELECT {columns} FROM ledger").fetchone()
@@ -220,8 +240,8 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
     with supervised(at, arguments.procs, arguments.flags) as running:
         seen = watch_to_the_end(at, running, ends, arguments.timeout)
         servers_us = meter.us_per(filled.events)
-    check(at, filled)
-    console.print("the answer is right; copying the same rows raw")
+    check(at, filled, seen)
+    console.print("the answer is right; now each server alone with the same rows")
 
     raw = _raw_copy(at, arguments.procs)
     consumed = consume_only(at.settings, PARTITIONS, at.pids["kafka"])
@@ -230,7 +250,7 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         "broker": consumed.broker_us,
         "orjson": parse_us(consumed.sample),
         "postgres": raw["server_us_per_row"],
-        "redis": servers_us["redis"],
+        "redis": apply_topic(at.settings, PARTITIONS, at.pids["redis"]).server_us,
     }
     host = machine()
     bound = limit(host["cores"], parts_us)
@@ -252,12 +272,14 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         "seconds_to_first_commit": round(seen.first_commit_s, 3),
         "committed_per_s": round(committed_per_s),
         "applied_per_s": round(applied_per_s),
+        "redis_heals": sum(worker["redis_heals"] for worker in seen.workers),
         "worker_us_by_stage": stages,
         "worker_us": round(sum(stages.values()), 3),
         "worker_process_us": round(sum(w["cpu_s"] for w in seen.workers) / filled.events * 1e6, 3),
         "server_us": servers_us,
         "worker_rss_mib_max": round(seen.rss_bytes_max / 2**20, 1),
         "bot_counts_mib_max": round(seen.bot_counts_bytes_max / 2**20, 1),
+        "worker_mib_by_quarter": memory_by_quarter(seen),
         "raw_copy": raw,
         "ratio_to_raw_copy": round(committed_per_s / raw["rows_per_s"], 3),
         "limit_us": parts_us,
@@ -300,12 +322,13 @@ def table(result: dict[str, object]) -> Table:
         "events/s": f"[bold]{result['committed_per_s']:,}[/bold] to the last Postgres commit, "
         f"[bold]{result['applied_per_s']:,}[/bold] to the last Redis apply, from the first commit on",
         "seconds": f"{result['seconds_to_first_commit']} to the first commit, {result['seconds_to_postgres']} to "
-        f"the last, {result['seconds_to_redis']} to the last apply",
+        f"the last, {result['seconds_to_redis']} to the last apply; {result['redis_heals']} heals of a log's views",
         "worker CPU µs/event": f"[bold]{result['worker_us']}[/bold] ({figures(result['worker_us_by_stage'])}); "
         f"whole process {result['worker_process_us']}",
         "server CPU µs/event": figures(result["server_us"]),
         "worker memory": f"{result['worker_rss_mib_max']} MiB at most, "
-        f"of which bot counts {result['bot_counts_mib_max']} MiB",
+        f"of which bot counts {result['bot_counts_mib_max']} MiB; beside those, by quarter of the run: "
+        + ", ".join(map(str, result["worker_mib_by_quarter"])),
         "raw COPY": f"{raw['rows_per_s']:,} rows/s by {raw['writers']} writers; "
         f"pipeline / raw = [bold]{result['ratio_to_raw_copy']}[/bold]",
         "limit": f"{bound:,} events/s; pipeline / limit = [bold]{result['ratio_to_limit']}[/bold]"
@@ -318,6 +341,14 @@ def table(result: dict[str, object]) -> Table:
     return shown
 
 
+def above_zero(text: str) -> int:
+    """A whole number that counts something; argparse says so when it is none."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {number}")
+    return number
+
+
 def main(arguments: list[str]) -> int:
     """Measure and print; exit code 0, or that of an explained error."""
     parser = argparse.ArgumentParser(
@@ -325,19 +356,28 @@ def main(arguments: list[str]) -> int:
         description="Measure the pipeline end to end, on private servers, or on those of HOTPATH_* when set. "
         "Further flags go to the supervisor.",
     )
-    parser.add_argument("--events", type=int, default=2_000_000, help="messages in the topic (%(default)s)")
-    parser.add_argument("--procs", type=int, default=2, help="worker processes (%(default)s)")
-    parser.add_argument("--users", type=int, default=USERS, help="people (%(default)s)")
     parser.add_argument(
-        "--as-if-rate", type=float, default=AS_IF_RATE, help="events per second of event time (%(default)s)"
+        "--events", type=above_zero, default=2_000_000, help="messages in the topic (%(default)s)"
+    )
+    parser.add_argument("--procs", type=above_zero, default=2, help="worker processes (%(default)s)")
+    parser.add_argument("--users", type=above_zero, default=USERS, help="people (%(default)s)")
+    parser.add_argument(
+        "--as-if-rate",
+        type=above_zero,
+        default=AS_IF_RATE,
+        help="events per second of event time (%(default)s)",
     )
     parser.add_argument(
-        "--timeout", type=float, default=600, help="give up after so many seconds (%(default)s)"
+        "--timeout", type=above_zero, default=600, help="give up after so many seconds (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given, given.flags = parser.parse_known_args(arguments)
     console = Console(stderr=True, highlight=False)
+    # As by Ctrl-C: the supervisor and the servers end with this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        # A flag that the supervisor would refuse is told before anything is started for it.
+        load(PipelineSettings, [*given.flags, "--procs", str(given.procs)], parser.prog)
         with ExitStack() as stack:
             environment = stack.enter_context(servers())
             at = stack.enter_context(place(environment, PARTITIONS))

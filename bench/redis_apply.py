@@ -1,0 +1,125 @@
+"""Redis alone: the changes of the topic's messages, applied once more by one client, with nothing beside it.
+
+What a server cannot do without for these views as they are stored now: the same rows, folded in blocks of the same
+size, sent by the same commands, under a prefix of their own. No gaps, no trimming, no readers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import redis
+
+from bench.harness import CpuMeter
+from hotpath.errors import WorkersFailed
+from hotpath.kafka import log_ranges
+from hotpath.settings import PipelineSettings, Settings
+from hotpath.shm.block import Block
+from hotpath.shm.control import CONTROL_DTYPE, LOG_STATUS_DTYPE
+from hotpath.views import keys, link, store
+from hotpath.views.fold import fold_block
+from hotpath.views.store import LogState, Outcome
+from hotpath.workers.bots import BotCounts
+from hotpath.workers.classify import classify_chunk, payload_room
+from hotpath.workers.copy_format import seal_rows
+from hotpath.workers.logs import LogHandle
+from hotpath.workers.source import Chunk, Source
+
+TIMEOUT_S = 30
+GENERATION = 1
+
+
+@dataclass(frozen=True)
+class RedisApply:
+    """What it took: `server_us` is CPU of Redis per event, None when it is on another machine."""
+
+    events: int
+    server_us: float | None
+
+
+def apply_topic(settings: Settings, partitions: int, redis_pid: int | None) -> RedisApply:
+    """Apply the whole topic. Raises WorkersFailed when Redis does not take it."""
+    given = PipelineSettings(**settings.model_dump())
+    ranges = log_ranges(settings, list(range(partitions)))
+    handles = [LogHandle(number, number, 1, first, 0) for number, (first, _) in ranges.items()]
+    expected = sum(end - first for first, end in ranges.values())
+    status = np.zeros(len(handles), LOG_STATUS_DTYPE)
+    source = Source(given, settings.topic, handles, status, np.zeros(1, CONTROL_DTYPE)[0])
+    client = link.connect(settings.redis_url, TIMEOUT_S)
+    replay = _Replay(given, handles, client, f"{settings.redis_prefix}:alone")
+    meter = CpuMeter({"redis": redis_pid})
+    try:
+        while replay.events < expected:
+            chunk = source.poll(given.chunk_rows_max, 0.2)
+            if chunk is not None:
+                replay.take(chunk)
+        replay.apply()
+    finally:
+        source.close()
+    return RedisApply(replay.events, meter.us_per(replay.events)["redis"])
+
+
+class _Replay:
+    """One block, filled and applied again and again; one generation per log."""
+
+    def __init__(
+        self, settings: PipelineSettings, handles: list[LogHandle], client: redis.Redis, prefix: str
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._prefix = prefix
+        self._block = Block.private(
+            settings.block_rows_max, settings.block_arena_mib << 20, logs_max=len(handles)
+        )
+        self._counts = [BotCounts(settings.bot_page_views_max, settings.late_max_s) for _ in handles]
+        self._room = payload_room(0)
+        self.events = 0
+        logs = self._block.logs
+        logs["log_id"] = [handle.log_id for handle in handles]
+        logs["first_offset"] = logs["next_offset"] = [handle.next_offset for handle in handles]
+        for handle in handles:
+            _make_live(client, prefix, handle)
+
+    def take(self, chunk: Chunk) -> None:
+        block = self._block
+        if not block.fits(len(chunk), sum(len(value or b"") for value in chunk.values)):
+            self.apply()
+        block.log_count = len(self._counts)
+        rows = classify_chunk(
+            chunk.values,
+            chunk.log_indexes,
+            chunk.offsets,
+            chunk.append_times_us,
+            block=block,
+            rules=self._settings,
+            counts=self._counts,
+            room=self._room,
+        )
+        seal_rows(block, rows)
+        lasts = np.flatnonzero(np.append(chunk.log_indexes[1:] != chunk.log_indexes[:-1], True))
+        block.logs["next_offset"][chunk.log_indexes[lasts]] = chunk.offsets[lasts] + 1
+        self.events += len(chunk)
+
+    def apply(self) -> None:
+        """Send the block, and begin another."""
+        block = self._block
+        logs = block.logs[: block.log_count]
+        work = fold_block(block, dict(enumerate(logs["first_offset"].tolist())))
+        commands = [store.change_commands(self._prefix, GENERATION, changes) for changes in work]
+        replies = iter(link.run(self._client, [command for of_log in commands for command in of_log]))
+        for of_log in commands:
+            outcome = store.outcome_of([next(replies) for _ in of_log])
+            if outcome is not Outcome.APPLIED:
+                raise WorkersFailed(f"Redis did not take the changes: {outcome.value}")
+        block.clear()
+        logs["first_offset"] = logs["next_offset"]
+        logs["received"] = 0
+        logs["counts"] = 0
+
+
+def _make_live(client: redis.Redis, prefix: str, handle: LogHandle) -> None:
+    """An empty generation, live, of a log that begins at the handle's offset."""
+    state = LogState(GENERATION, handle.next_offset, 0, 0, 0, 0, 0)
+    store.create_generation(client, prefix, handle.log_id, state)
+    client.hset(keys.part(prefix, handle.log_id, GENERATION, "state"), "applied", handle.next_offset)
+    if not store.switch(client, prefix, handle.log_id, "", GENERATION):
+        raise WorkersFailed(f"log {handle.log_id} has views under the prefix {prefix!r} already")
