@@ -82,6 +82,8 @@ class Maintenance:
                 if lock.fetchone()[0]:
                     report.ran = True
                     self._run(connection, now, report)
+                    # The session's end would release it, but some time after the connection is closed here.
+                    connection.execute(sql.QUERIES["release_maintenance_lock"], {"key": LOCK_KEY})
         except psycopg.Error as error:
             _failed(report, "connection", error)
         return report

@@ -203,6 +203,9 @@ select pg_advisory_unlock(%(key)s);
 -- name: try_maintenance_lock
 select pg_try_advisory_lock(%(key)s);
 
+-- name: release_maintenance_lock
+select pg_advisory_unlock(%(key)s);
+
 -- name: watermark_days
 -- Days of the logs' latest events, which are not near today while an old log is replayed.
 select distinct (to_timestamp(watermark_s) at time zone 'UTC')::date as day

@@ -93,8 +93,10 @@ class LogReader:
             return
         self._consumer.assign([TopicPartition(self._topic, partition, first)])
         heard_at = time.monotonic()
+        reached = first
         while True:
-            batch = self._consumer.consume(MESSAGES_MAX, POLL_S)
+            # No more than there can be: it would wait for the rest until the time-out.
+            batch = self._consumer.consume(min(MESSAGES_MAX, next_offset - reached), POLL_S)
             if batch:
                 heard_at = time.monotonic()
             elif time.monotonic() - heard_at > SILENCE_MAX_S:
@@ -108,6 +110,7 @@ class LogReader:
                 batch = [message for message in batch if message.offset() < next_offset]
                 self.end, done = None, True
             if batch:
+                reached = batch[-1].offset() + 1
                 yield _messages(batch)
             if done:
                 return

@@ -55,7 +55,6 @@ def test_ledger_and_views_hold_what_the_generator_sent(topic, database, redis_ur
             assert generator.wait(SECONDS + 60) == 0
         truth = json.loads(summary.read_text())
         assert truth["failed"] == 0
-        assert truth["reached_rate"] == pytest.approx(10_000, rel=0.02)
         pipeline.wait_until_applied()
         check_ledger(pipeline, truth)
         asyncio.run(compare_views(pipeline, Settings(redis_url=redis_url)))

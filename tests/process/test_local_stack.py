@@ -178,9 +178,11 @@ def everything(home: Home) -> list[Identity]:
 
 def kill_all(home: Home) -> None:
     """kill -9 of every process, servers first, as a reboot without shutdown would."""
-    for identity in everything(home):
+    killed = everything(home)
+    for identity in killed:
         identity.send(signal.SIGKILL)
-    wait_until(lambda: not everything(home), "all are dead")
+    # By themselves: a process that is being torn down has lost its environment before it is gone.
+    wait_until(lambda: not any(identity.alive() for identity in killed), "all are dead")
 
 
 def test_a_stack_goes_up_twice_survives_kill_9_and_leaves_no_process(home: Home):
