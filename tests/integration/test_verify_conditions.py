@@ -59,7 +59,11 @@ def test_a_pipeline_at_work_is_proven(make_topic, database, redis_url):
 
 def produce_transactions(topic: Topic, partition: int) -> None:
     """Messages of which only each second transaction is committed: both leave gaps in the offsets."""
-    options = {"bootstrap.servers": topic.bootstrap, **topic.options, "transactional.id": f"gaps-{topic.name}"}
+    options = {
+        "bootstrap.servers": topic.bootstrap,
+        **topic.options,
+        "transactional.id": f"gaps-{topic.name}",
+    }
     producer = Producer(options)
     producer.init_transactions(30)
     for number in range(4):
