@@ -1,10 +1,10 @@
 """`python -m api`: serves the read API with uvicorn."""
 
-import ipaddress
 import logging
 import resource
 import sys
 
+from api.access import is_loopback
 from api.app import create_app
 from api.server import Server
 from api.settings import ApiSettings
@@ -21,7 +21,7 @@ def serve() -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError."""
     settings = load(ApiSettings, sys.argv[1:], "python -m api")
     configure_logging(settings, "api")
-    if not settings.api_token.get_secret_value() and not _is_loopback(settings.api_host):
+    if not settings.api_token.get_secret_value() and not is_loopback(settings.api_host):
         log.warning("anybody who reaches %s can read everything: set HOTPATH_API_TOKEN", settings.api_host)
     _allow_connections(settings.api_streams_max)
     Server(create_app(settings), settings).run()
@@ -36,13 +36,6 @@ def _allow_connections(streams_max: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
         if allowed < needed:
             log.warning("%d streams may not fit the limit of %d open files: see ulimit -n", streams_max, hard)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def main() -> int:

@@ -62,8 +62,9 @@ def create_app(settings: ApiSettings) -> Starlette:
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:
+    guard = Middleware(Guard, settings=settings)
     if not settings.api_cors_origins:
-        return [Middleware(Guard)]
+        return [guard]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.api_cors_origins,
@@ -72,7 +73,7 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
         expose_headers=["Retry-After", "X-Next-Cursor"],
         max_age=600,
     )
-    return [Middleware(Guard), cors]
+    return [guard, cors]
 
 
 async def _events(app: Starlette) -> list[Event]:

@@ -8,6 +8,11 @@ from hotpath.settings import Settings
 class ApiSettings(Settings):
     api_host: str = Field("127.0.0.1", description="where the read API is served")
     api_port: int = Field(8000, ge=0, le=65_535, description="its port; 0 takes any free one")
+    api_hosts: list[str] = Field(
+        default_factory=list,
+        description="host names it answers to, as JSON; unless told: any, but on loopback without a token only "
+        "loopback's own",
+    )
     api_token: SecretStr = Field(
         SecretStr(""),
         description="if set, requests need `Authorization: Bearer` with it, health pages excepted",

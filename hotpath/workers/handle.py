@@ -35,7 +35,6 @@ class WorkerProcess:
         """
         self.index = index
         self.logs_max = logs_max
-        self.ring_slots = settings.ring_slots
         self.started_at = time.monotonic()
         self._hang_deadline_s = settings.hang_deadline_s
         nbytes = segment_bytes(settings, logs_max)

@@ -42,7 +42,7 @@ class TopicWatch:
         self._asked = threading.Event()
         self._answered = threading.Condition()
         self._confirmed_at = float("-inf")
-        self._lost: LogLost | None = None
+        self._error: Exception | None = None
         self._warned_at = float("-inf")
         threading.Thread(target=self._run, name="topic-watch", daemon=True).start()
 
@@ -55,7 +55,8 @@ class TopicWatch:
     def confirm(self, moment: float, gives_up: Callable[[], bool] = lambda: False) -> None:
         """Return when what was read before `moment` (of time.monotonic) is of the right topic.
 
-        Raises LogLost when it is not, and Unavailable when the caller `gives_up` before Kafka has answered.
+        Raises LogLost when it is not, Unavailable when the caller `gives_up` before Kafka has answered, and whatever
+        ended the thread that asks.
         """
         with self._answered:
             while self._confirmed_at < moment:
@@ -66,31 +67,38 @@ class TopicWatch:
                 self._answered.wait(BEAT_S)
 
     def check(self) -> None:
-        """Raise LogLost when the topic was made anew."""
-        if self._lost is not None:
-            raise self._lost
+        """Raise LogLost when the topic was made anew, and whatever ended the thread that asks."""
+        if self._error is not None:
+            raise self._error
 
     def _run(self) -> None:
-        while self._lost is None:
-            self._asked.wait(INTERVAL_S)
-            self._asked.clear()
-            asked_at = time.monotonic()
-            try:
-                found = describe_topic(self._settings, ANSWER_TIMEOUT_S, self._admin)
-            except Unavailable as error:
-                if asked_at - self._warned_at > LOG_INTERVAL_S:
-                    self._warned_at = asked_at
-                    log.warning("nothing is committed until Kafka answers: %s", error)
-                self._asked.set()
-                time.sleep(RETRY_S)
-                continue
+        try:
+            while True:
+                self._asked.wait(INTERVAL_S)
+                self._asked.clear()
+                self._ask()
+        except Exception as error:  # whoever waits for an answer must hear that none will come
             with self._answered:
-                if found.topic_id == self._topic.topic_id:
-                    self._confirmed_at = asked_at
-                else:
-                    self._lost = LogLost(
-                        f"topic {found.name!r} was made anew: Postgres continues the one with id "
-                        f"{self._topic.topic_id}, Kafka has id {found.topic_id}; give the old one up: "
-                        "`python -m hotpath.logs retire`"
-                    )
+                self._error = error
                 self._answered.notify_all()
+
+    def _ask(self) -> None:
+        """One question and its answer. Raises LogLost."""
+        asked_at = time.monotonic()
+        try:
+            found = describe_topic(self._settings, ANSWER_TIMEOUT_S, self._admin)
+        except Unavailable as error:
+            if asked_at - self._warned_at > LOG_INTERVAL_S:
+                self._warned_at = asked_at
+                log.warning("nothing is committed until Kafka answers: %s", error)
+            self._asked.set()
+            time.sleep(RETRY_S)
+            return
+        if found.topic_id != self._topic.topic_id:
+            raise LogLost(
+                f"topic {found.name!r} was made anew: Postgres continues the one with id {self._topic.topic_id}, "
+                f"Kafka has id {found.topic_id}; give the old one up: `python -m hotpath.logs retire`"
+            )
+        with self._answered:
+            self._confirmed_at = asked_at
+            self._answered.notify_all()

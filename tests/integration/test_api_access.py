@@ -16,6 +16,7 @@ from api.contract import Pipeline, Summary, TopUsers
 from api.replies import utc
 from api.routes import ENDPOINTS
 from api.settings import ApiSettings
+from tests.support.api import HERE
 from tests.support.blocks import NOON_US, Event
 from tests.support.live_views import World
 from tests.support.pipeline import wait_until
@@ -30,7 +31,8 @@ def world(database: str, redis_url: str) -> Iterator[World]:
 
 def client_of(redis_url: str, tmp_path: Path, **settings: object) -> TestClient:
     given = {"api_refresh_ms": 1, "api_page_folder": str(tmp_path), **settings}
-    return TestClient(create_app(ApiSettings(redis_url=redis_url, **given)), raise_server_exceptions=False)
+    app = create_app(ApiSettings(redis_url=redis_url, **given))
+    return TestClient(app, base_url=HERE, raise_server_exceptions=False)
 
 
 def test_the_token_guards_everything_but_health_and_the_pages(world, redis_url, tmp_path):
@@ -71,6 +73,24 @@ def test_every_reply_carries_the_security_headers(redis_url, tmp_path):
                 "nosniff",
                 "no-referrer",
             )
+
+
+def test_on_loopback_without_a_token_only_loopbacks_names_are_answered(redis_url, tmp_path):
+    """A page whose name was made to resolve to 127.0.0.1 (DNS rebinding) is of the same origin, and reads nothing."""
+
+    def status(host: str, **settings: object) -> int:
+        with client_of(redis_url, tmp_path, **settings) as client:
+            return client.get("/healthz", headers={"Host": host}).status_code
+
+    for own in ("127.0.0.1", "127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000"):
+        assert status(own) == 200, own
+    for other in ("evil.example.org", "evil.example.org:8000", "127.0.0.1.example.org", "", "10.0.0.1"):
+        assert status(other) == 421, other
+        assert status(other, api_token="t") == status(other, api_host="0.0.0.0") == 200, other
+    assert status("[") == status("[", api_token="t") == 421, "no name at all"
+    named = {"api_hosts": ["board.example.org"], "api_host": "0.0.0.0"}
+    assert status("board.example.org:443", **named) == 200
+    assert status("localhost", **named) == 421
 
 
 def test_other_origins_read_only_when_they_are_listed(redis_url, tmp_path):

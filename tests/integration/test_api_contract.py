@@ -14,6 +14,7 @@ from api.app import create_app
 from api.live import Shared
 from api.settings import ApiSettings
 from hotpath.views import keys
+from tests.support.api import HERE
 from tests.support.blocks import NOON_US, Event
 from tests.support.live_views import World
 
@@ -29,7 +30,7 @@ def world(database: str, redis_url: str) -> Iterator[World]:
 def client(redis_url: str, tmp_path: Path) -> Iterator[TestClient]:
     # Without pages, whether they are built here or not.
     settings = ApiSettings(redis_url=redis_url, api_refresh_ms=1, api_page_folder=str(tmp_path / "none"))
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), base_url=HERE, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -179,7 +180,7 @@ def test_a_log_too_far_behind_the_others_leaves_the_views_incomplete(world, clie
 def test_users_of_several_logs_count_once_where_topics_are_not_keyed(world, redis_url):
     world.run([Event(0, user_id="both"), Event(0, 1, user_id="both"), Event(1, 1, user_id="one")], NOON_US)
     settings = ApiSettings(redis_url=redis_url, bot_counters="redis")
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url=HERE) as client:
         assert client.get("/api/v1/active-users").json()["active_users"] == 2
 
 
@@ -204,7 +205,7 @@ def test_redis_gone_or_hanging_means_503_and_soon(another_redis, database):
     world = World(database, server.url)
     settings = ApiSettings(redis_url=server.url, api_refresh_ms=1, api_redis_timeout_s=0.2)
     world.run([Event(0), Event(0, 1)], NOON_US)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), base_url=HERE, raise_server_exceptions=False) as client:
         assert client.get("/readyz").status_code == 200
         world.redis.execute_command("CLIENT", "PAUSE", 1_500)
         paused_at = time.monotonic()

@@ -14,6 +14,7 @@ from api import history
 from api.app import create_app
 from api.contract import History, Ledger, Quarantine
 from api.settings import ApiSettings
+from tests.support.api import HERE
 from tests.support.pipeline import free_port
 
 NOON = datetime(2024, 3, 15, 12, tzinfo=UTC)
@@ -35,7 +36,7 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def client(database: str, redis_url: str) -> Iterator[TestClient]:
     settings = ApiSettings(redis_url=redis_url, postgres_dsn=database)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), base_url=HERE, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -311,7 +312,7 @@ def test_postgres_away_is_said_and_takes_nothing_else_along(redis_url):
         postgres_dsn=f"postgresql://127.0.0.1:{free_port()}/none",
         api_postgres_timeout_s=1,
     )
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), base_url=HERE, raise_server_exceptions=False) as client:
         for name in ("history", "ledger", "quarantine"):
             reply = client.get(f"/api/v1/{name}")
             assert (reply.status_code, reply.json()["error"]["code"]) == (503, "postgres_unavailable")

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.settings import ApiSettings
 from hotpath import consolidate
+from tests.support.api import HERE
 from tests.support.pipeline import Pipeline, Topic, wait_until
 
 
@@ -49,7 +50,7 @@ def test_the_api_serves_what_was_sent_and_redis_heals_after_a_flush(topic, datab
     expected_pages = [{"page_url": "/p0", "views": 12}, {"page_url": "/p1", "views": 10}]
     with (
         Pipeline(topic, database, redis_url) as pipeline,
-        TestClient(create_app(ApiSettings(redis_url=redis_url))) as client,
+        TestClient(create_app(ApiSettings(redis_url=redis_url)), base_url=HERE) as client,
     ):
         topic.produce_events(events)
         pipeline.wait_until_applied()

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from tests.support.pipeline import ROOT, free_port
 
+HERE = "http://127.0.0.1"
+"""Where in-process clients pretend to ask: without a token the API answers to loopback's names only."""
+
 
 @dataclass(frozen=True)
 class StreamEvent:
