@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import redis
@@ -33,6 +33,7 @@ from hotpath.preflight import check_postgres, check_redis
 from hotpath.proof.bot_activity import BotActivityRows
 from hotpath.proof.event_rows import EventRows
 from hotpath.proof.findings import Findings
+from hotpath.proof.history import compare_pages
 from hotpath.proof.ledger import LedgerRows
 from hotpath.proof.log_proof import LogProof, Manner, Stored
 from hotpath.proof.messages import LogReader
@@ -89,6 +90,7 @@ def _prove(settings: PipelineSettings, options: Options, console: Console) -> Fi
         manner = Manner(settings, options.seed, options.full, _compacted(settings), datetime.now(UTC))
         _prove_logs(plans, manner, snapshot, reader, views, findings, console)  # 3, 4
         _find_strays(snapshot, plans, findings)
+        compare_pages(snapshot, manner.now - timedelta(days=settings.retention_history_days), findings)
         views.compare_list(open_logs(snapshot.connection))
     finally:
         reader.close()

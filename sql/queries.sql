@@ -519,6 +519,26 @@ from bot_activity
 where log_id = any(%(log_ids)s)
 order by log_id, second, user_id collate "C";
 
+-- name: proof_history_minutes
+-- What a log's history holds by minute, counted since 1970.
+select extract(epoch from minute)::bigint / 60 as minute_number,
+    sum(accepted)::bigint, sum(page_views)::bigint, sum(bot)::bigint, sum(late)::bigint
+from history_minutes
+where log_id = %(log_id)s
+group by minute_number;
+
+-- name: proof_history_pages
+-- Page views of each minute, by log and by page.
+select extract(epoch from coalesce(l.minute, p.minute))::bigint / 60,
+    coalesce(l.page_views, 0)::bigint, coalesce(p.views, 0)::bigint
+from (
+    select minute, sum(page_views) as page_views from history_minutes where minute >= %(since)s group by minute
+) as l
+full join (
+    select minute, sum(other_views + (select coalesce(sum(n), 0) from unnest(views) as n)) as views
+    from history_pages where minute >= %(since)s group by minute
+) as p using (minute);
+
 -- name: proof_flush_cap
 -- The most messages of a class that a flush of some time has stored: a flush is all rows of one `stored_at`.
 select coalesce(max(stored), 0)

@@ -10,6 +10,7 @@ log_proof         one log: all of the above, chunk by chunk, and then
   quarantine_rows   `quarantine`
   ledger            `ledger`, `partition_state`
   bot_activity      `bot_activity`
+  history           `history_minutes`; `history_pages` once, for all logs
 view_proof        the live views in Redis
 findings          differences, and what could not be proven
 report            the result for people

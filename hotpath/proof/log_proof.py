@@ -6,7 +6,7 @@ Per chunk of messages, in this order (what comes first may change what follows i
 2. the stages classify the chunk; the plain reference judges some of it again
 3. events that Postgres itself is said to have refused become `bad_value`
 4. with shared bot counts: which page views were bots is taken from `events`; their numbers must agree all the same
-5. rows of `events` and `late_events`, rows of quarantine, the ledger, `bot_activity`
+5. rows of `events` and `late_events`, rows of quarantine, the ledger, `bot_activity`, the history
 6. what the live views must hold of it is gathered
 
 When the log is through, what ends with it is compared: `partition_state`, the live views.
@@ -26,6 +26,7 @@ from hotpath.proof.bot_activity import Bounds as BotBounds
 from hotpath.proof.event_rows import EventRows
 from hotpath.proof.expected_views import ExpectedViews
 from hotpath.proof.findings import Findings
+from hotpath.proof.history import HistoryCheck
 from hotpath.proof.ledger import LedgerCheck, LedgerRows
 from hotpath.proof.messages import LogReader, Messages
 from hotpath.proof.plan import LogPlan
@@ -105,6 +106,10 @@ class LogProof:
             manner.compacted,
             findings,
         )
+        self._history: HistoryCheck | None = None
+        if plan.from_beginning and plan.to_end:
+            kept_since = self._absences.kept_since(manner.settings.retention_history_days)
+            self._history = HistoryCheck(plan.log_id, plan.partition, kept_since, findings)
         expired_s = int(self._absences.kept_since(manner.settings.retention_bot_activity_days).timestamp())
         after_s = -1 if plan.from_beginning else plan.watermark_s
         self._bots = BotActivityCheck(
@@ -201,6 +206,8 @@ class LogProof:
         self._ledger.add(block.offsets[: block.rows], block.classes[: block.rows], has)
         self._bots.add(block)
         self._bots.settle(self._stages.watermark_s - self._late_max_s)
+        if self._history is not None:
+            self._history.add(block)
         if self._expected_views is not None:
             self._expected_views.add(block)  # 6
         self._findings.check("messages", block.rows)
@@ -245,6 +252,8 @@ class LogProof:
                 f"there were told with what Postgres holds before it, up to the second {plan.watermark_s}"
             )
         self._compare_views(watermark_s)
+        if self._history is not None:
+            self._history.compare(self._snapshot)
         if plan.to_end:
             self._findings.check("partition_state")
             if watermark_s != plan.stored_watermark_s:

@@ -14,6 +14,8 @@ TABLES = {
     "quarantine": "quarantine rows",
     "ledger": "ledger rows",
     "bot_activity": "users and seconds of bots",
+    "history_minutes": "minutes of history, by log",
+    "history_pages": "minutes of history, by page",
     "partition_state": "logs",
     "views": "entries of live views",
     "log": "",

@@ -7,6 +7,7 @@ shm/block.py).
 """
 
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -49,8 +50,18 @@ _ARRAY_HEAD = struct.Struct(
 _TEXT_OID, _INT8_OID = 25, 20
 
 
-def minute_rows(block: Block) -> bytes | None:
-    """The COPY stream for `history_minutes`: events by log and minute. None for none."""
+@dataclass(frozen=True)
+class MinuteCounts:
+    """Events by log and minute, n pairs: `minutes` since 1970 and `log_indexes` (into the block's logs), int64[n];
+    `counts`: int64[n] for each of accepted, page_views (of those), bot, late."""
+
+    minutes: np.ndarray
+    log_indexes: np.ndarray
+    counts: dict[str, np.ndarray]
+
+
+def minute_counts(block: Block) -> MinuteCounts | None:
+    """What a block has by log and minute of event time; None for nothing."""
     classes = block.classes[: block.rows]
     rows = np.flatnonzero(_HAS_MINUTE[classes])
     if not rows.size:
@@ -73,13 +84,22 @@ def minute_rows(block: Block) -> bytes | None:
     counts = {name: np.bincount(cells[which], minlength=length) for name, which in counted.items()}
     used = np.flatnonzero(counts["accepted"] + counts["bot"] + counts["late"])
     where = used if known is None else known[used]
-    stream = np.zeros(used.size, _MINUTES_ROW)
+    counts = {name: count[used] for name, count in counts.items()}
+    return MinuteCounts(where // block.log_count + least, where % block.log_count, counts)
+
+
+def minute_rows(block: Block) -> bytes | None:
+    """The COPY stream for `history_minutes`. None for no rows."""
+    found = minute_counts(block)
+    if found is None:
+        return None
+    stream = np.zeros(found.minutes.size, _MINUTES_ROW)
     stream["columns"] = 6
     stream["minute_bytes"], stream["log_id_bytes"] = 8, 4
-    stream["minute"] = (where // block.log_count + least) * MINUTE_US - EPOCH_2000_US
-    stream["log_id"] = block.logs["log_id"][where % block.log_count]
-    for name, count in counts.items():
-        stream[f"{name}_bytes"], stream[name] = 8, count[used]
+    stream["minute"] = found.minutes * MINUTE_US - EPOCH_2000_US
+    stream["log_id"] = block.logs["log_id"][found.log_indexes]
+    for name, count in found.counts.items():
+        stream[f"{name}_bytes"], stream[name] = 8, count
     return HEADER + stream.tobytes() + TRAILER
 
 
