@@ -99,9 +99,11 @@ class _GroupWorker:
         try:
             assignment.run(lambda: self._is_over(wanted))
         except Replaced as error:
-            self._require_own_name(assignment, error)
+            self._require_own_name(assignment, error, FENCED_PAUSE_S)
             raise _joins_anew(error) from None
         except Fenced as error:
+            # Postgres may tell before Kafka does; to go on would be to take the name back from the other.
+            self._require_own_name(assignment, error, 0)
             log.warning("%s", error)
             self._control.page["fenced"] += 1
             self._hold_back(_taken_by_others(self._worker.settings, assignment), FENCED_PAUSE_S)
@@ -157,20 +159,22 @@ class _GroupWorker:
                 raise
         return None
 
-    def _require_own_name(self, assignment: Assignment, error: Replaced) -> None:
-        """Raise `error` if the worker of another supervisor works under this one's name.
+    def _require_own_name(self, assignment: Assignment, error: HotpathError, look_s: float) -> None:
+        """Raise Replaced if the worker of another supervisor works under this one's name; look for so long.
 
         Else Kafka has seen two members in this one: a commit that was under way when its session timed out.
         """
         settings = self._worker.settings
-        look_until = time.monotonic() + FENCED_PAUSE_S
-        while time.monotonic() < look_until:
+        look_until = time.monotonic() + look_s
+        while True:
             self._control.beat_all()
             _, owners = _owners(settings, assignment)
             if any(o != assignment.owner and o.startswith(assignment.name) for o in owners.values()):
                 raise Replaced(
                     f"another supervisor is {settings.machine!r}, too: set HOTPATH_MACHINE; {error}"
                 )
+            if time.monotonic() >= look_until:
+                return
             time.sleep(IDLE_WAIT_S)
 
     # What it should have
