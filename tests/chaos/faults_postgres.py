@@ -50,19 +50,27 @@ class TableLocked(Fault):
     """A stranger holds a lock: flushes wait, time out and try again; the ring fills and the source pauses."""
 
     touches = frozenset({"postgres", "worker"})
+    weight = 0.5
 
     def draw(self) -> None:
-        self.hold_s = self.chance.uniform(20, 60) if self.full else 6
+        self.hold_s = self.chance.uniform(40, 70) if self.full else 6
 
     def inject(self, world: World) -> None:
         self._stranger = psycopg.connect(world.database)
         self._stranger.execute("lock table events in access exclusive mode")
 
     def check(self, world: World) -> None:
+        def waits(worker: dict) -> bool:
+            return worker["state"] == "paused" if self.fills_the_ring else worker.get("ring_used", 0) > 0
+
         wait_until(
-            lambda: (status := world.status()) and any(w.get("ring_used") for w in status["workers"]),
-            "blocks wait in the ring",
+            lambda: (status := world.status()) and any(map(waits, status["workers"])),
+            "the ring is full" if self.fills_the_ring else "blocks wait in the ring",
         )
+
+    @property
+    def fills_the_ring(self) -> bool:
+        return self.full
 
     def end(self, world: World) -> None:
         self._stranger.close()
@@ -73,6 +81,10 @@ class RowsLocked(TableLocked):
 
     def draw(self) -> None:
         self.hold_s = self.chance.uniform(4, 10) if self.full else 4
+
+    @property
+    def fills_the_ring(self) -> bool:
+        return False
 
     def inject(self, world: World) -> None:
         self._stranger = psycopg.connect(world.database)

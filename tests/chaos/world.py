@@ -71,6 +71,9 @@ class World:
             "procs": procs,
             "clock_file": self._clock_path,
             "flush_interval_ms": 100,
+            # A ring that is full after some seconds of the load.
+            "block_rows_max": 4_096,
+            "ring_slots": 4,
             "hang_deadline_s": 5,
             "statement_timeout_s": 3,
             "drain_deadline_s": 10,
