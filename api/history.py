@@ -29,7 +29,7 @@ HISTORY_MAX_S = 92 * DAY_S
 LEDGER_MAX_S = DAY_S
 LOSSES_MAX = 100
 TOP_PAGES = 10
-USERS_EVENTS_MAX = 3_000_000
+USERS_EVENTS_MAX = 1_000_000
 """Events among which different users are counted: about a second of Postgres."""
 OPTIONAL_SHARE = 0.4
 """What one part of a history that may be left out takes of the time that is left."""
@@ -90,7 +90,7 @@ async def history(request: Request, given: HistoryRange) -> Response:
     The last hour by minute unless told. At most 92 days and 1,500 steps; a step is whole minutes, 60 seconds to a day.
     `events` counts messages of any class when their flush was committed; the others count accepted events by their own
     time, so that a replayed old log shows up where it belongs. A column is null where it would take too long: users
-    are counted among up to three million events.
+    are counted among up to a million events.
     """
     span = _span(given, given.step, HISTORY_MAX_S)
     async with _postgres(request).reader() as reader:
