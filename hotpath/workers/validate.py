@@ -25,7 +25,9 @@ from hotpath.workers.timestamps import parse_timestamps
 
 _USER_ID, _EVENT_TYPE, _PAGE_URL, _SESSION_ID = range(len(TEXT_FIELDS))
 _BYTES_MAX = {_USER_ID: ID_BYTES_MAX, _PAGE_URL: PAGE_URL_BYTES_MAX, _SESSION_ID: ID_BYTES_MAX}
-_SPACE, _DELETE = 0x20, 0x7F
+_SPACE, _DELETE = b" ", b"\x7f"
+FOUND_SINGLY_MAX = 50
+"""Bytes that are looked for one after the other: 0.15 µs each, and 20 µs for the chunk; a scan by numpy takes 60."""
 _FIRST_TEXT = FIELDS.index(TEXT_FIELDS[0])
 """How far the fields' numbers in `Detail` are ahead of those in TEXT_FIELDS."""
 _LONG_PREFIXES = [np.frombuffer(p.encode(), np.uint8) for p in PAGE_URL_PREFIXES if len(p) > 1]
@@ -117,11 +119,18 @@ class _Places:
 _NOWHERE = np.zeros(0, np.int64)
 
 
-def _positions(data: bytes, byte: int) -> np.ndarray:
-    """int64: where `byte` stands in `data`. Nearly always nowhere, which bytes find much faster."""
-    if byte not in data:
+def _positions(data: bytes, byte: bytes) -> np.ndarray:
+    """int64: where `byte` stands in `data`. Nearly always nowhere, which bytes find much faster, or in a few places."""
+    count = data.count(byte)
+    if count == 0:
         return _NOWHERE
-    return np.flatnonzero(np.frombuffer(data, np.uint8) == byte)
+    if count > FOUND_SINGLY_MAX:
+        return np.flatnonzero(np.frombuffer(data, np.uint8) == byte[0])
+    positions, at = [], -1
+    for _ in range(count):
+        at = data.index(byte, at + 1)
+        positions.append(at)
+    return np.array(positions, np.int64)
 
 
 def _locate(positions: np.ndarray, texts: Texts, lengths: np.ndarray) -> _Places:
@@ -138,9 +147,7 @@ def _locate(positions: np.ndarray, texts: Texts, lengths: np.ndarray) -> _Places
 
 def _control_characters(texts: Texts, lengths: np.ndarray) -> _Places:
     deletes = _positions(texts.row_bytes, _DELETE)
-    if texts.marks.size == lengths.size:  # one mark per string and nothing else below U+0020
-        return _locate(deletes, texts, lengths)
-    return _locate(np.concatenate([texts.marks, deletes]), texts, lengths)
+    return _locate(np.concatenate([texts.controls, deletes]), texts, lengths)
 
 
 def _stamps_with_control_characters(texts: Texts) -> np.ndarray:
