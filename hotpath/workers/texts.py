@@ -122,8 +122,9 @@ def _find_strings(region: np.ndarray, strings: list[list[str]]) -> tuple[np.ndar
     controls = marks[:0]
     if marks.size != fields * count:
         # Our own are among those that look like one: when these are as many as ours, they are ours.
-        values = np.ndarray((region.size - len(MARK) + 1,), MARK_VALUE.dtype, region, 0, (1,))
-        own = values.take(marks, mode="clip") == MARK_VALUE
+        places = region.size - len(MARK) + 1
+        values = np.ndarray((places,), f"V{len(MARK)}", region, 0, (1,))[np.minimum(marks, places - 1)]
+        own = values.view(np.uint32) == MARK_VALUE
         marks, controls = marks[own], marks[~own]
     if marks.size == fields * count:
         starts = np.ascontiguousarray(marks.reshape(count, fields).T)
