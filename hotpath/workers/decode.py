@@ -39,6 +39,10 @@ one call, tried first, it took 0.47 µs a message, nearly as long as clean ones 
 PIECE_MESSAGES = 8
 """A segment that does not parse is tried again in pieces of so many, and those that fail message by message."""
 
+ROWS_JOINED = 64
+"""Rows joined and encoded at once, so that the text is still in the L1 cache when it is encoded: 0.10 µs a row, with
+128 as well; all at once 0.14."""
+
 PARSED_BYTES_MAX = 1 << 20
 """Bytes of messages that a chunk may have in sum, unless it is one message: nested arrays take nearly 50 times their
 bytes as objects. Chunks of ordinary traffic have a third of it."""
@@ -195,22 +199,26 @@ def _join(
 ) -> tuple[bytes, bytes]:
     """The arena rows and the timestamps as bytes; documents with a field that is no string become `_BLANK`."""
     stamps, *strings = columns
-    rows: list[str] = [""]
+    rows: list[str] = []
     joined = map(MARK.join, zip(*strings, strict=True))
-    while len(rows) <= len(stamps):
+    while len(rows) < len(stamps):
         try:
             rows.extend(joined)
         except TypeError:  # at one row; those before it are there
-            _blank(len(rows) - 1, columns, documents, classes, details)
+            _blank(len(rows), columns, documents, classes, details)
             rows.append(_BLANK_ROW)
     try:
         stamp_text = _lines(stamps)
     except TypeError:  # str.join has looked at the type of every element for us
         for row in [row for row, stamp in enumerate(stamps) if type(stamp) is not str]:
             _blank(row, columns, documents, classes, details)
-            rows[row + 1] = _BLANK_ROW
+            rows[row] = _BLANK_ROW
         stamp_text = _lines(stamps)
-    return ROW_HEAD.join(rows).encode(), stamp_text.encode()
+    pieces = [
+        (ROW_HEAD + ROW_HEAD.join(rows[start : start + ROWS_JOINED])).encode()
+        for start in range(0, len(rows), ROWS_JOINED)
+    ]
+    return b"".join(pieces), stamp_text.encode()
 
 
 def _lines(stamps: list[str]) -> str:
