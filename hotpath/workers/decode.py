@@ -125,9 +125,10 @@ def decode(values: list[bytes | None], block: Block) -> Texts:
 def _parse_joined(values: list[bytes | None]) -> list[Any] | None:
     """The documents of `values` by one call of the parser, or None when they need a closer look."""
     try:
-        if max(map(len, values)) > MESSAGE_BYTES_MAX:
+        text = b"[" + _SEPARATOR.join(values) + b"]"
+        if len(text) > MESSAGE_BYTES_MAX and max(map(len, values)) > MESSAGE_BYTES_MAX:
             return None
-        elements = orjson.loads(b"[" + _SEPARATOR.join(values) + b"]")
+        elements = orjson.loads(text)
     except (TypeError, ValueError):  # a null value; not JSON
         return None
     count = len(values)
@@ -209,8 +210,8 @@ def _join(
             rows.append(_BLANK_ROW)
     try:
         stamp_text = _lines(stamps)
-    except TypeError:  # str.join has looked at the type of every element for us
-        for row in [row for row, stamp in enumerate(stamps) if type(stamp) is not str]:
+    except TypeError:
+        for row in _not_strings(stamps):
             _blank(row, columns, documents, classes, details)
             rows[row] = _BLANK_ROW
         stamp_text = _lines(stamps)
@@ -219,6 +220,18 @@ def _join(
         for start in range(0, len(rows), ROWS_JOINED)
     ]
     return b"".join(pieces), stamp_text.encode()
+
+
+def _not_strings(column: list[Any]) -> list[int]:
+    """Where the few elements are that are no strings; str.join looks at types much faster than we do."""
+    found: list[int] = []
+    for start in range(0, len(column), SEGMENT_MESSAGES):
+        segment = column[start : start + SEGMENT_MESSAGES]
+        try:
+            "".join(segment)
+        except TypeError:
+            found += [row for row, value in enumerate(segment, start) if type(value) is not str]
+    return found
 
 
 def _lines(stamps: list[str]) -> str:

@@ -20,21 +20,40 @@ _MICROSECOND_DIGITS = 6
 _DIGITS = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]
 """Where the digits of year, month, day, hour, minute and second stand."""
 
+# What may stand in each place: the least byte, and how many more there are. A T of either case has been made small.
+_LEAST = np.frombuffer(b"0000-00-00t00:00:00", np.uint8)[:, np.newaxis]
+_SPAN = np.equal(_LEAST, ord("0")) * np.uint8(9)
+_CASE_BITS = np.equal(_LEAST, ord("t")) * np.uint8(0x20)
+
+_CLOCK_LIMITS = np.array([[24], [60], [60]], np.uint8)
+_CLOCK_SECONDS = np.array([3_600, 60, 1])
+_OFFSET_PLACES = np.arange(-_OFFSET_BYTES, 0)[:, np.newaxis]
+_FRACTION_PLACES = np.arange(1, _FRACTION_DIGITS_MAX + 1)[:, np.newaxis]
+_FRACTION_US = np.array([10**5, 10**4, 10**3, 10**2, 10, 1, 0, 0, 0])
+"""What a digit of a fraction stands for; what is less than a microsecond is cut."""
+
 REPEATED_MIN = 0.5
 """Share of distinct neighbours up to which it pays to parse them apart."""
 
 _MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_MONTHS = 256
+"""Entries per kind of year in the tables by month: enough for any uint8, so that no month need be checked first."""
 
 
-def _month_table(first: int, values: list[int]) -> np.ndarray:
-    """A table for any uint8, so that no month has to be checked before it is looked up: 0 where none is."""
-    table = np.zeros(256, np.int32)
-    table[first : first + len(values)] = values
-    return table
+def _month_tables() -> tuple[np.ndarray, np.ndarray]:
+    """(days in each month, days of the year before its day 0), first of ordinary years, then of leap years.
+
+    There are none in months that do not exist.
+    """
+    within, before = np.zeros((2, _MONTHS), np.uint8), np.zeros((2, _MONTHS), np.int64)
+    for leap in (0, 1):
+        days = [*_MONTH_DAYS[:1], 28 + leap, *_MONTH_DAYS[2:]]
+        within[leap, 1:13] = days
+        before[leap, 1:13] = np.cumsum([0, *days[:-1]]) - 1
+    return within.ravel(), before.ravel()
 
 
-_DAYS_IN_MONTH = _month_table(1, list(_MONTH_DAYS))
-_DAYS_BEFORE_MONTH = _month_table(1, [sum(_MONTH_DAYS[:month]) for month in range(12)])
+_DAYS_IN_MONTH, _DAYS_BEFORE_MONTH = _month_tables()
 
 
 def _days_before_year() -> np.ndarray:
@@ -46,6 +65,9 @@ def _days_before_year() -> np.ndarray:
 
 
 _DAYS_BEFORE_YEAR = _days_before_year()
+_YEARS = _DAYS_BEFORE_YEAR.size
+_LEAP_YEARS = np.where(np.diff(_DAYS_BEFORE_YEAR, append=0) == 366, _MONTHS, 0)
+"""Where the tables by month begin for each year; 9999 is none, whatever is taken for the year after it."""
 
 
 def parse_timestamps(
@@ -116,22 +138,20 @@ def _parse(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[n
 
 def _seconds(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(seconds since 1970 as if in UTC, well formed, real) of what all forms begin with: 2024-03-15T14:30:00."""
-    digits = columns[_DIGITS] - ord("0")  # uint8: whatever stands below "0" wraps to a large number
-    formed = (digits <= 9).all(axis=0)
-    formed &= (columns[4] == ord("-")) & (columns[7] == ord("-"))
-    formed &= (columns[13] == ord(":")) & (columns[16] == ord(":"))
-    formed &= (columns[10] | 0x20) == ord("t")
-    century, year_of_century, month, day, hour, minute, second = digits[0::2] * np.uint8(10) + digits[1::2]
-    # uint8 throughout: a leap year is told from the two halves of its number.
-    leap = (year_of_century % 4 == 0) & ((year_of_century != 0) | (century % 4 == 0))
-    real = (day >= 1) & (day <= _DAYS_IN_MONTH[month] + (leap & (month == 2)))
-    real &= (hour < 24) & (minute < 60) & (second < 60)
-
-    year = century * np.int64(100) + year_of_century
-    days = _DAYS_BEFORE_YEAR.take(year, mode="clip") + _DAYS_BEFORE_MONTH[month]
-    days += day - np.int64(1) + (leap & (month > 2))
-    seconds = days * 86_400 + hour * np.int64(3_600) + minute * np.int64(60) + second
-    return seconds, formed, real
+    above = (
+        columns[:_SECONDS_BYTES] | _CASE_BITS
+    ) - _LEAST  # uint8: whatever is below wraps to a large number
+    formed = (above <= _SPAN).all(axis=0)
+    pairs = above[_DIGITS].reshape(len(_DIGITS) // 2, 2, columns.shape[1])
+    numbers = pairs[:, 0] * np.uint8(10) + pairs[:, 1]
+    century, year_of_century, month, day = numbers[:4]
+    year = np.minimum(century * np.int64(100) + year_of_century, _YEARS - 1)
+    month_of_leap = _LEAP_YEARS[year] + month
+    # Days of a month count from 0 here, so that day 0 wraps.
+    real = (day - np.uint8(1)) < _DAYS_IN_MONTH[month_of_leap]
+    real &= (numbers[4:] < _CLOCK_LIMITS).all(axis=0)
+    days = _DAYS_BEFORE_YEAR[year] + _DAYS_BEFORE_MONTH[month_of_leap] + day
+    return days * 86_400 + _CLOCK_SECONDS @ numbers[4:].astype(np.int64), formed, real
 
 
 def _tails(
@@ -143,19 +163,16 @@ def _tails(
     """
     utc = (data[ends - 1] | 0x20) == ord("z")
     fraction_bytes = lengths - _SECONDS_BYTES - np.where(utc, 1, _OFFSET_BYTES)  # the point and its digits
-    offset_formed, offset_real, offset_s = _offsets(data[ends + np.arange(-_OFFSET_BYTES, 0)[:, np.newaxis]])
-    tail_us = np.where(utc, 0, offset_s * -1_000_000)
-    formed = (fraction_bytes == 0) | (
+    offset_formed, offset_real, offset_s = _offsets(data[ends + _OFFSET_PLACES])
+    there = fraction_bytes > _FRACTION_PLACES
+    digits = columns[1:] - ord("0")
+    formed = ((digits <= 9) | ~there).all(axis=0)
+    formed &= (fraction_bytes == 0) | (
         (fraction_bytes >= 2) & (fraction_bytes <= 1 + _FRACTION_DIGITS_MAX) & (columns[0] == ord("."))
     )
-    formed &= utc | offset_formed
-    digits = columns[1:] - ord("0")
-    for place, digit in enumerate(digits, 1):
-        there = fraction_bytes > place
-        formed &= ~there | (digit <= 9)
-        if place <= _MICROSECOND_DIGITS:
-            tail_us += there * digit * np.int64(10 ** (_MICROSECOND_DIGITS - place))
-    return tail_us, formed, utc | offset_real
+    tail_us = _FRACTION_US @ (digits * there).astype(np.int64)
+    tail_us -= np.where(utc, 0, offset_s * 1_000_000)
+    return tail_us, formed & (utc | offset_formed), utc | offset_real
 
 
 def _offsets(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
