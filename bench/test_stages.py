@@ -8,13 +8,14 @@ import pytest
 
 from bench.workload import prepared, values_of
 from hotpath.events import EventClass
-from hotpath.settings import Rules
+from hotpath.settings import PipelineSettings, Rules
 from hotpath.shm.block import Block, BlockShape
 from hotpath.shm.ring import Ring
 from hotpath.workers.bots import BotCounts
 from hotpath.workers.classify import classify_chunk, payload_room, tally
 from hotpath.workers.copy_format import CopyBuffer, event_rows, seal_rows
 from hotpath.workers.decode import decode
+from hotpath.workers.timestamps import parse_timestamps
 from hotpath.workers.validate import validate
 
 ROWS = 2_000
@@ -94,6 +95,64 @@ def test_all_stages(benchmark, shape):
     block = new_block()
     benchmark(classified, SHAPES[shape], block)
     assert block.logs["received"][0] == ROWS == block.logs["counts"][0].sum()
+
+
+def test_a_stretch_of_chunks(benchmark):
+    """Classify and seal as a worker does it: chunk after chunk into the blocks of a ring of default size.
+
+    Each chunk has messages of one or two of the worker's logs, and 0.5 % malformed ones. A round is a stretch of 40
+    chunks; by event it is the figure to compare with `classify` and `seal` of bench.pipeline.
+    """
+    settings, logs = PipelineSettings(), 8
+    shape = BlockShape(settings.block_rows_max, settings.block_arena_mib << 20, logs)
+    ring = Ring(
+        shape, settings.ring_slots, np.zeros(4, np.int64), bytearray(Ring.nbytes(shape, settings.ring_slots))
+    )
+    values = values_of(prepared(40 * ROWS))
+    logs_of = np.arange(40 * ROWS) // (ROWS + ROWS // 3) % logs
+    chunks = []
+    for start in range(0, len(values), ROWS):
+        log_indexes = logs_of[start : start + ROWS]
+        order = np.argsort(log_indexes, kind="stable")
+        chunk = [values[start + row] for row in order.tolist()]
+        chunks.append((chunk, log_indexes[order].astype(np.int16)))
+    times = np.full(ROWS, NOW_US)
+
+    def run():
+        ring.discard()
+        counts = [BotCounts(RULES.bot_page_views_max, RULES.late_max_s) for _ in range(logs)]
+        received = 0
+        for number, (chunk, log_indexes) in enumerate(chunks):
+            if number % (shape.rows_max // ROWS) == 0:
+                if number:
+                    ring.publish()
+                block, room = ring.claim(), payload_room(settings.quarantine_rows_max)
+                block.log_count = logs
+                block.logs[:] = 0
+            offsets = np.arange(number * ROWS, (number + 1) * ROWS)
+            rows = classify_chunk(
+                chunk, log_indexes, offsets, times, block=block, rules=RULES, counts=counts, room=room
+            )
+            seal_rows(block, rows)
+            received += rows.stop - rows.start
+        return received
+
+    assert benchmark(run) == 40 * ROWS
+
+
+@pytest.mark.parametrize("form", ["one form", "a few odd ones", "all distinct"])
+def test_timestamps(benchmark, form):
+    texts = [b"2024-03-15T14:30:%02dZ" % (row // 400) for row in range(ROWS)]
+    if form == "a few odd ones":
+        texts[300] = b"2024-03-15T14:30:00.25Z"
+        texts[900], texts[901] = b"2024-03-15T20:00:00+05:30", b"2024-03-15"
+    if form == "all distinct":
+        texts = [b"2024-03-15T14:30:00.%03dZ" % (row // 2) for row in range(ROWS)]
+    lengths = np.array([len(text) for text in texts])
+    starts = np.cumsum(lengths + 1) - lengths - 1
+    data = np.frombuffer(b"".join(text + b"\n" for text in texts), np.uint8)
+    _, faults = benchmark(parse_timestamps, data, starts, lengths)
+    assert np.count_nonzero(faults) == (form == "a few odd ones")
 
 
 def test_seal(benchmark):

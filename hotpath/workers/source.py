@@ -75,6 +75,9 @@ class Source:
         self._status = status
         self._page = page
         self._index_of = {handle.partition: index for index, handle in enumerate(handles)}
+        self._index_by_partition = np.full(max(self._index_of, default=0) + 1, -1, np.int16)
+        for partition, index in self._index_of.items():
+            self._index_by_partition[partition] = index
         self._at_end = np.zeros(len(handles), bool)
         self._end_offsets = np.zeros(len(handles), np.int64)
         self._timeout_error_at = 0.0
@@ -123,20 +126,16 @@ class Source:
         return chunk
 
     def _chunk(self, messages: list[Message]) -> Chunk:
-        count = len(messages)
-        index_of = self._index_of
-        log_indexes = np.fromiter(
-            map(index_of.__getitem__, map(Message.partition, messages)), np.int16, count
-        )
+        partitions = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
+        log_indexes = self._index_by_partition[partitions]
         if np.any(log_indexes[1:] < log_indexes[:-1]):
             order = np.argsort(log_indexes, kind="stable")
             log_indexes = log_indexes[order]
             messages = [messages[i] for i in order.tolist()]
-        offsets = np.fromiter(map(Message.offset, messages), np.int64, count)
-        chunk = Chunk(
-            [m.value() for m in messages], log_indexes, offsets, _append_times(messages), messages[0]
-        )
         lasts = np.flatnonzero(np.append(log_indexes[1:] != log_indexes[:-1], True))
+        offsets = _offsets(messages, lasts)
+        values = list(map(Message.value, messages))
+        chunk = Chunk(values, log_indexes, offsets, _append_times(messages), messages[0])
         touched = log_indexes[lasts]
         self._at_end[touched] = False
         self._status["consumed"][touched] = offsets[lasts] + 1
@@ -228,6 +227,24 @@ class Source:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def _offsets(messages: list[Message], lasts: np.ndarray) -> np.ndarray:
+    """Offset of each message: int64[n]. `lasts`: the places of the last message of each log.
+
+    Offsets rise within a log. As many messages as there are numbers from the first to the last have all of those, so
+    that only logs with gaps (transactions, compaction) are asked message by message: 0.03 µs each.
+    """
+    offsets = np.empty(len(messages), np.int64)
+    first = 0
+    for last in lasts.tolist():
+        begin, end, rows = messages[first].offset(), messages[last].offset() + 1, slice(first, last + 1)
+        if end - begin == last + 1 - first:
+            offsets[rows] = np.arange(begin, end)
+        else:
+            offsets[rows] = np.fromiter(map(Message.offset, messages[rows]), np.int64, last + 1 - first)
+        first = last + 1
+    return offsets
 
 
 def _append_times(messages: list[Message]) -> np.ndarray:

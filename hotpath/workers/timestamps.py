@@ -1,9 +1,10 @@
 """Timestamps: RFC 3339 strings to microseconds, many at once.
 
-Strings of one length are the rows of a byte matrix and are checked and computed column by column, so the cost
-is that of a few dozen numpy calls per length in use, whatever the number of rows. No string ever reaches
-numpy's or Python's own date parsers, which accept far more than the format and raise for all on one bad one.
-Pure; the tables are constants.
+The strings are the rows of a byte matrix and are checked and computed column by column, so the cost is that of a
+few dozen numpy calls, whatever the number of rows and their forms: date and time stand in the same places in all,
+and what follows is looked at only in those rows in which it is more than a Z. Neighbours that are the same string
+are parsed once. No string ever reaches numpy's or Python's own date parsers, which accept far more than the format
+and raise for all on one bad one. Pure; the tables are constants.
 """
 
 import numpy as np
@@ -12,24 +13,47 @@ from hotpath.events import EPOCH_2000_US, EPOCH_2100_US, TIMESTAMP_BYTES_MAX, De
 
 _SECONDS_BYTES = len("2024-03-15T14:30:00")
 _OFFSET_BYTES = len("+05:30")
+_USUAL_BYTES = _SECONDS_BYTES + len("Z")
 _FRACTION_DIGITS_MAX = 9
 _MICROSECOND_DIGITS = 6
 
 _DIGITS = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]
 """Where the digits of year, month, day, hour, minute and second stand."""
 
+# What may stand in each place: the least byte, and how many more there are. A T of either case has been made small.
+_LEAST = np.frombuffer(b"0000-00-00t00:00:00", np.uint8)[:, np.newaxis]
+_SPAN = np.equal(_LEAST, ord("0")) * np.uint8(9)
+_CASE_BITS = np.equal(_LEAST, ord("t")) * np.uint8(0x20)
+
+_CLOCK_LIMITS = np.array([[24], [60], [60]], np.uint8)
+_CLOCK_SECONDS = np.array([3_600, 60, 1])
+_OFFSET_PLACES = np.arange(-_OFFSET_BYTES, 0)[:, np.newaxis]
+_FRACTION_PLACES = np.arange(1, _FRACTION_DIGITS_MAX + 1)[:, np.newaxis]
+_FRACTION_US = np.array([10**5, 10**4, 10**3, 10**2, 10, 1, 0, 0, 0])
+"""What a digit of a fraction stands for; what is less than a microsecond is cut."""
+
+REPEATED_MIN = 0.5
+"""Share of distinct neighbours up to which it pays to parse them apart."""
+
 _MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_MONTHS = 256
+"""Entries per kind of year in the tables by month: enough for any uint8, so that no month need be checked first."""
 
 
-def _month_table(first: int, values: list[int]) -> np.ndarray:
-    """A table for any uint8, so that no month has to be checked before it is looked up: 0 where none is."""
-    table = np.zeros(256, np.int32)
-    table[first : first + len(values)] = values
-    return table
+def _month_tables() -> tuple[np.ndarray, np.ndarray]:
+    """(days in each month, days of the year before its day 0), first of ordinary years, then of leap years.
+
+    There are none in months that do not exist.
+    """
+    within, before = np.zeros((2, _MONTHS), np.uint8), np.zeros((2, _MONTHS), np.int64)
+    for leap in (0, 1):
+        days = [*_MONTH_DAYS[:1], 28 + leap, *_MONTH_DAYS[2:]]
+        within[leap, 1:13] = days
+        before[leap, 1:13] = np.cumsum([0, *days[:-1]]) - 1
+    return within.ravel(), before.ravel()
 
 
-_DAYS_IN_MONTH = _month_table(1, list(_MONTH_DAYS))
-_DAYS_BEFORE_MONTH = _month_table(1, [sum(_MONTH_DAYS[:month]) for month in range(12)])
+_DAYS_IN_MONTH, _DAYS_BEFORE_MONTH = _month_tables()
 
 
 def _days_before_year() -> np.ndarray:
@@ -41,6 +65,9 @@ def _days_before_year() -> np.ndarray:
 
 
 _DAYS_BEFORE_YEAR = _days_before_year()
+_YEARS = _DAYS_BEFORE_YEAR.size
+_LEAP_YEARS = np.where(np.diff(_DAYS_BEFORE_YEAR, append=0) == 366, _MONTHS, 0)
+"""Where the tables by month begin for each year; 9999 is none, whatever is taken for the year after it."""
 
 
 def parse_timestamps(
@@ -52,74 +79,54 @@ def parse_timestamps(
     `Detail`: NONE, TIMESTAMP_FORMAT, TIMESTAMP_NOT_REAL or TIMESTAMP_YEAR. More than six digits of a fraction
     are cut, not rounded.
     """
-    count = lengths.size
-    if count and (lengths == lengths[0]).all() and _SECONDS_BYTES < lengths[0] <= TIMESTAMP_BYTES_MAX:
-        length = int(lengths[0])
-        if data.size == count * (length + 1):  # one after the other: the matrix is there already
-            return _parse_length(data.reshape(count, length + 1)[:, :length])
-    times_us = np.zeros(count, np.int64)
-    faults = np.full(count, Detail.TIMESTAMP_FORMAT, np.uint8)
-    in_use = np.bincount(np.minimum(lengths, TIMESTAMP_BYTES_MAX + 1), minlength=1)
-    for length in np.flatnonzero(in_use[: TIMESTAMP_BYTES_MAX + 1]):
-        if length <= _SECONDS_BYTES:
-            continue
-        rows = np.flatnonzero(lengths == length)
-        matrix = data[starts[rows][:, np.newaxis] + np.arange(length)]
-        times_us[rows], faults[rows] = _parse_length(matrix)
-    return times_us, faults
+    firsts = _firsts(data, starts, lengths)
+    if firsts.size > REPEATED_MIN * lengths.size:
+        return _parse(data, starts, lengths)
+    times_us, faults = _parse(data, starts[firsts], lengths[firsts])
+    repeats = np.diff(firsts, append=lengths.size)
+    return np.repeat(times_us, repeats), np.repeat(faults, repeats)
 
 
-def _parse_length(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`parse_timestamps` for strings of one length, the rows of `matrix` (uint8)."""
-    utc = (matrix[:, -1] | 0x20) == ord("z")
-    if utc.all():
-        return _parse_form(matrix, zone_bytes=1)
-    if not utc.any():
-        return _parse_form(matrix, zone_bytes=_OFFSET_BYTES)
-    times_us = np.empty(len(matrix), np.int64)
-    faults = np.empty(len(matrix), np.uint8)
-    for rows, zone_bytes in ((utc, 1), (~utc, _OFFSET_BYTES)):
-        times_us[rows], faults[rows] = _parse_form(matrix[rows], zone_bytes)
-    return times_us, faults
+def _firsts(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The rows (int64) that are not known to be the same as the row before: only strings of the usual length are."""
+    changes = np.ones(lengths.size, np.bool_)
+    places = data.size - _USUAL_BYTES + 1
+    if places > 0 and lengths.size:
+        usual = lengths == _USUAL_BYTES
+        windows = np.ndarray((places,), f"V{_USUAL_BYTES}", data, 0, (1,))
+        # What is cut is but the start of a row of another length.
+        words = windows[np.minimum(starts, places - 1)].view(np.uint32).reshape(lengths.size, -1)
+        same = usual[1:] & usual[:-1]
+        for word in words.T:
+            same &= word[1:] == word[:-1]
+        changes[1:] = ~same
+    return np.flatnonzero(changes)
 
 
-def _parse_form(matrix: np.ndarray, zone_bytes: int) -> tuple[np.ndarray, np.ndarray]:
-    """`parse_timestamps` for strings of one length whose zone takes `zone_bytes`; the last byte of a
-    zone of one byte has been checked."""
-    count, length = matrix.shape
-    fraction_bytes = length - _SECONDS_BYTES - zone_bytes  # the point and its digits
-    if fraction_bytes < 0 or fraction_bytes == 1 or fraction_bytes > 1 + _FRACTION_DIGITS_MAX:
-        return np.zeros(count, np.int64), np.full(count, Detail.TIMESTAMP_FORMAT, np.uint8)
-    columns = np.ascontiguousarray(matrix.T)
-    digits = columns[_DIGITS] - ord("0")  # uint8: whatever stands below "0" wraps to a large number
-    formed = (digits <= 9).all(axis=0)
-    formed &= (columns[4] == ord("-")) & (columns[7] == ord("-"))
-    formed &= (columns[13] == ord(":")) & (columns[16] == ord(":"))
-    formed &= (columns[10] | 0x20) == ord("t")
-    century, year_of_century, month, day, hour, minute, second = digits[0::2] * np.uint8(10) + digits[1::2]
-    # uint8 throughout: a leap year is told from the two halves of its number.
-    leap = (year_of_century % 4 == 0) & ((year_of_century != 0) | (century % 4 == 0))
-    real = (day >= 1) & (day <= _DAYS_IN_MONTH[month] + (leap & (month == 2)))
-    real &= (hour < 24) & (minute < 60) & (second < 60)
-
-    year = century * np.int64(100) + year_of_century
-    days = _DAYS_BEFORE_YEAR.take(year, mode="clip") + _DAYS_BEFORE_MONTH[month]
-    days += day - np.int64(1) + (leap & (month > 2))
-    seconds = days * 86_400 + hour * np.int64(3_600) + minute * np.int64(60) + second
-    if zone_bytes == _OFFSET_BYTES:
-        offset_formed, offset_real, offset_s = _offsets(columns[-_OFFSET_BYTES:])
-        formed &= offset_formed
-        real &= offset_real
-        seconds -= offset_s
+def _parse(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`parse_timestamps`, row by row."""
+    longer = np.flatnonzero(lengths > _USUAL_BYTES)
+    width = _SECONDS_BYTES + 1 + (_FRACTION_DIGITS_MAX if longer.size else 0)
+    padded = np.zeros(data.size + width, np.uint8)  # so that every row is as long as that
+    padded[: data.size] = data
+    matrix = np.ndarray((data.size + 1,), f"V{width}", padded, 0, (1,))[starts].view(np.uint8)
+    columns = np.ascontiguousarray(matrix.reshape(-1, width).T)
+    seconds, formed, real = _seconds(columns)
     times_us = seconds * 1_000_000
-    if fraction_bytes:
-        fraction = columns[_SECONDS_BYTES : _SECONDS_BYTES + fraction_bytes]
-        fraction_digits = fraction[1:] - ord("0")
-        formed &= (fraction[0] == ord(".")) & (fraction_digits <= 9).all(axis=0)
-        for place, digit in enumerate(fraction_digits[:_MICROSECOND_DIGITS], 1):
-            times_us += digit * np.int64(10 ** (_MICROSECOND_DIGITS - place))
+    formed &= (lengths > _SECONDS_BYTES) & (lengths <= TIMESTAMP_BYTES_MAX)
+    utc = (columns[_SECONDS_BYTES] | 0x20) == ord("z")
+    if longer.size:
+        utc[longer] = True
+        ends = starts[longer] + lengths[longer]
+        tail_us, tail_formed, tail_real = _tails(
+            data, columns[_SECONDS_BYTES:, longer], ends, lengths[longer]
+        )
+        times_us[longer] += tail_us
+        formed[longer] &= tail_formed
+        real[longer] &= tail_real
+    formed &= utc
 
-    faults = np.zeros(count, np.uint8)
+    faults = np.zeros(lengths.size, np.uint8)
     in_range = (times_us >= EPOCH_2000_US) & (times_us < EPOCH_2100_US)
     if not (formed & real & in_range).all():
         faults[~in_range] = Detail.TIMESTAMP_YEAR
@@ -127,6 +134,45 @@ def _parse_form(matrix: np.ndarray, zone_bytes: int) -> tuple[np.ndarray, np.nda
         faults[~formed] = Detail.TIMESTAMP_FORMAT
         times_us[faults != 0] = 0
     return times_us, faults
+
+
+def _seconds(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(seconds since 1970 as if in UTC, well formed, real) of what all forms begin with: 2024-03-15T14:30:00."""
+    above = (
+        columns[:_SECONDS_BYTES] | _CASE_BITS
+    ) - _LEAST  # uint8: whatever is below wraps to a large number
+    formed = (above <= _SPAN).all(axis=0)
+    pairs = above[_DIGITS].reshape(len(_DIGITS) // 2, 2, columns.shape[1])
+    numbers = pairs[:, 0] * np.uint8(10) + pairs[:, 1]
+    century, year_of_century, month, day = numbers[:4]
+    year = np.minimum(century * np.int64(100) + year_of_century, _YEARS - 1)
+    month_of_leap = _LEAP_YEARS[year] + month
+    # Days of a month count from 0 here, so that day 0 wraps.
+    real = (day - np.uint8(1)) < _DAYS_IN_MONTH[month_of_leap]
+    real &= (numbers[4:] < _CLOCK_LIMITS).all(axis=0)
+    days = _DAYS_BEFORE_YEAR[year] + _DAYS_BEFORE_MONTH[month_of_leap] + day
+    return days * 86_400 + _CLOCK_SECONDS @ numbers[4:].astype(np.int64), formed, real
+
+
+def _tails(
+    data: np.ndarray, columns: np.ndarray, ends: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(microseconds to add, well formed, real) of what follows the seconds, in rows that are longer than the usual.
+
+    `columns`: the bytes behind the seconds, as many as a fraction may have; `ends`: where each row ends in `data`.
+    """
+    utc = (data[ends - 1] | 0x20) == ord("z")
+    fraction_bytes = lengths - _SECONDS_BYTES - np.where(utc, 1, _OFFSET_BYTES)  # the point and its digits
+    offset_formed, offset_real, offset_s = _offsets(data[ends + _OFFSET_PLACES])
+    there = fraction_bytes > _FRACTION_PLACES
+    digits = columns[1:] - ord("0")
+    formed = ((digits <= 9) | ~there).all(axis=0)
+    formed &= (fraction_bytes == 0) | (
+        (fraction_bytes >= 2) & (fraction_bytes <= 1 + _FRACTION_DIGITS_MAX) & (columns[0] == ord("."))
+    )
+    tail_us = _FRACTION_US @ (digits * there).astype(np.int64)
+    tail_us -= np.where(utc, 0, offset_s * 1_000_000)
+    return tail_us, formed & (utc | offset_formed), utc | offset_real
 
 
 def _offsets(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -25,7 +25,10 @@ from hotpath.workers.timestamps import parse_timestamps
 
 _USER_ID, _EVENT_TYPE, _PAGE_URL, _SESSION_ID = range(len(TEXT_FIELDS))
 _BYTES_MAX = {_USER_ID: ID_BYTES_MAX, _PAGE_URL: PAGE_URL_BYTES_MAX, _SESSION_ID: ID_BYTES_MAX}
-_SPACE, _DELETE = 0x20, 0x7F
+_SPACE, _DELETE = b" ", b"\x7f"
+FOUND_SINGLY_MAX = 50
+"""Bytes that are looked for one after the other: 0.2 µs each, and 3 µs for a chunk of 2,000; by numpy it takes 60, and
+bytes.count takes 50."""
 _FIRST_TEXT = FIELDS.index(TEXT_FIELDS[0])
 """How far the fields' numbers in `Detail` are ahead of those in TEXT_FIELDS."""
 _LONG_PREFIXES = [np.frombuffer(p.encode(), np.uint8) for p in PAGE_URL_PREFIXES if len(p) > 1]
@@ -40,6 +43,8 @@ class _Refusals:
 
     def add(self, rows: np.ndarray, event_class: EventClass, details: int | np.ndarray) -> None:
         """Refuse `rows` (distinct indices into the chunk) that stand as accepted."""
+        if not rows.size:
+            return
         standing = self.classes[rows] == EventClass.ACCEPTED
         rows = rows[standing]
         self.classes[rows] = event_class
@@ -77,18 +82,23 @@ def _refuse_bad_values(block: Block, texts: Texts, refusals: _Refusals) -> None:
     if texts.stamp_lengths.min() == 0:
         refuse(np.flatnonzero(texts.stamp_lengths == 0), Detail.FIELD_EMPTY)
     if lengths.min() == 0:
-        for field in range(len(TEXT_FIELDS)):
-            refuse(np.flatnonzero(lengths[field] == 0), Detail.FIELD_EMPTY + _FIRST_TEXT + field)
+        # Messages that are no events have nothing but empty strings: nearly always it is only them.
+        empty = np.flatnonzero((lengths == 0).any(axis=0) & (refusals.classes == EventClass.ACCEPTED))
+        if empty.size:
+            for field in range(len(TEXT_FIELDS)):
+                refuse(empty[lengths[field, empty] == 0], Detail.FIELD_EMPTY + _FIRST_TEXT + field)
     refuse(_stamps_with_control_characters(texts), Detail.CONTROL_CHARACTER)
     controls = _control_characters(texts, lengths)
-    for field in range(len(TEXT_FIELDS)):
-        refuse(controls.rows_of(field), Detail.CONTROL_CHARACTER + _FIRST_TEXT + field)
+    if controls.rows.size:
+        for field in range(len(TEXT_FIELDS)):
+            refuse(controls.rows_of(field), Detail.CONTROL_CHARACTER + _FIRST_TEXT + field)
     for field, bytes_max in _BYTES_MAX.items():
         if lengths[field].max() > bytes_max:
             refuse(np.flatnonzero(lengths[field] > bytes_max), Detail.TOO_LONG + _FIRST_TEXT + field)
     spaces = _locate(_positions(texts.row_bytes, _SPACE), texts, lengths)
-    for field in (_USER_ID, _SESSION_ID):
-        refuse(spaces.outer_rows_of(field, lengths), Detail.OUTER_SPACE + _FIRST_TEXT + field)
+    if spaces.rows.size:
+        for field in (_USER_ID, _SESSION_ID):
+            refuse(spaces.outer_rows_of(field, lengths), Detail.OUTER_SPACE + _FIRST_TEXT + field)
     if not texts.event_types_allowed.all():
         refuse(np.flatnonzero(~texts.event_types_allowed), Detail.EVENT_TYPE_PATTERN)
     refuse(spaces.rows_of(_PAGE_URL), Detail.PAGE_URL_SPACE)
@@ -114,20 +124,25 @@ class _Places:
         return self.rows[(self.fields == field) & outer]
 
 
-_NOWHERE = np.zeros(0, np.int64)
+_NO_PLACES = _Places(*[np.zeros(0, np.int64)] * 3)
 
 
-def _positions(data: bytes, byte: int) -> np.ndarray:
-    """int64: where `byte` stands in `data`. Nearly always nowhere, which bytes find much faster."""
-    if byte not in data:
-        return _NOWHERE
-    return np.flatnonzero(np.frombuffer(data, np.uint8) == byte)
+def _positions(data: bytes, byte: bytes) -> np.ndarray:
+    """int64: where `byte` stands in `data`. Nearly always nowhere or in a few places, which bytes find much faster."""
+    positions: list[int] = []
+    at = data.find(byte)
+    while at >= 0:
+        positions.append(at)
+        if len(positions) > FOUND_SINGLY_MAX:
+            return np.flatnonzero(np.frombuffer(data, np.uint8) == byte[0])
+        at = data.find(byte, at + 1)
+    return np.array(positions, np.int64)
 
 
 def _locate(positions: np.ndarray, texts: Texts, lengths: np.ndarray) -> _Places:
     """Which of `positions` in `texts.row_bytes` are inside strings, and of which rows and fields."""
     if positions.size == 0:
-        return _Places(_NOWHERE, _NOWHERE, _NOWHERE)
+        return _NO_PLACES
     rows = np.searchsorted(texts.starts, positions, side="right") - 1
     fields = (texts.string_starts[:, rows] <= positions).sum(axis=0) - 1
     within = positions - texts.string_starts[fields, rows]
@@ -138,15 +153,17 @@ def _locate(positions: np.ndarray, texts: Texts, lengths: np.ndarray) -> _Places
 
 def _control_characters(texts: Texts, lengths: np.ndarray) -> _Places:
     deletes = _positions(texts.row_bytes, _DELETE)
-    if texts.marks.size == lengths.size:  # one mark per string and nothing else below U+0020
-        return _locate(deletes, texts, lengths)
-    return _locate(np.concatenate([texts.marks, deletes]), texts, lengths)
+    if not deletes.size and not texts.controls.size:
+        return _NO_PLACES
+    return _locate(np.concatenate([texts.controls, deletes]), texts, lengths)
 
 
 def _stamps_with_control_characters(texts: Texts) -> np.ndarray:
     positions = _positions(texts.stamp_bytes, _DELETE)
     if texts.stamp_marks.size > texts.count:
         positions = np.concatenate([texts.stamp_marks, positions])
+    if not positions.size:
+        return positions
     rows = np.searchsorted(texts.stamp_starts, positions, side="right") - 1
     return rows[positions - texts.stamp_starts[rows] < texts.stamp_lengths[rows]]
 

@@ -8,7 +8,7 @@ import pytest
 from hotpath.events import MESSAGE_BYTES_MAX, Detail, EventClass
 from hotpath.shm.block import LENGTH_BYTES, ROW_FIXED_BYTES, ROW_PREFIX_BYTES, Block
 from hotpath.workers import decode as decode_module
-from hotpath.workers.decode import SEGMENT_MESSAGES, decode
+from hotpath.workers.decode import PIECE_MESSAGES, SEGMENT_MESSAGES, decode
 from tests.bad_inputs import GOOD, GOOD_MESSAGE, message, without
 
 USER_ID, EVENT_TYPE, PAGE_URL, SESSION_ID = range(4)
@@ -156,9 +156,9 @@ def test_a_chunk_that_fits_does_fit(value):
     assert block.arena_used <= count * (ROW_FIXED_BYTES + len(value))
 
 
-def test_clean_chunk_is_parsed_by_one_call(block, parser_calls):
+def test_clean_chunk_is_parsed_by_one_call_a_segment(block, parser_calls):
     decode([GOOD_MESSAGE] * 500, block)
-    assert len(parser_calls) == 1
+    assert len(parser_calls) == -(-500 // SEGMENT_MESSAGES)
 
 
 def test_fault_costs_its_segment_and_no_more(block, parser_calls):
@@ -167,9 +167,31 @@ def test_fault_costs_its_segment_and_no_more(block, parser_calls):
         GOOD_MESSAGE[:-1] + b',"extra":[1'
     )  # swallows all that follows, up to the end of its segment
     decode(values, block)
-    segments = -(-500 // SEGMENT_MESSAGES)
-    assert len(parser_calls) == 1 + segments + SEGMENT_MESSAGES
+    segments, pieces = -(-500 // SEGMENT_MESSAGES), SEGMENT_MESSAGES // PIECE_MESSAGES
+    assert len(parser_calls) == segments + pieces + PIECE_MESSAGES
     assert np.flatnonzero(block.classes[:500]).tolist() == [100]
+
+
+def test_each_of_many_faults_costs_its_own_message_alone(block):
+    faults = {
+        0: b"[]",
+        3: without("session_id"),
+        4: without("timestamp"),
+        70: message(timestamp=1),
+        71: message(page_url=None),
+        72: message(user_id=[], timestamp={}),
+        498: b'"text"',
+        499: message(session_id=True),
+    }
+    values = [
+        faults.get(row, message(user_id=f"user_{row}", session_id="s" * (row % 9 + 1))) for row in range(500)
+    ]
+    decode(values, block)
+    assert np.flatnonzero(block.classes[:500]).tolist() == list(faults)
+    assert (np.flatnonzero(block.row_starts[:500] < 0)).tolist() == list(faults)
+    for row in set(range(500)) - set(faults):
+        assert block.text(USER_ID, row) == f"user_{row}".encode()
+        assert block.text(SESSION_ID, row) == b"s" * (row % 9 + 1)
 
 
 def test_oversized_message_is_never_parsed(block, parser_calls):
