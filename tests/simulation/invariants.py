@@ -8,9 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from hotpath.events import PAGE_VIEW, STEP_S
+from hotpath.views.contents import sessions_of
 from tests.simulation.kafka import Log, Record
 from tests.simulation.postgres import EventRow, Server, Session, Transaction
-from tests.simulation.redis_store import RedisStore, Zset
+from tests.simulation.redis_store import RedisStore
 from tests.simulation.scheduler import Life, Scheduler
 
 PREFIX = b"hotpath:"
@@ -141,7 +142,9 @@ class Invariants:
         if found is None or row is None or (log_id, found[0]) in self.damaged:
             return
         generation, state = found
-        numbers = {name.decode(): int(value) for name, value in state.items() if name != b"touched"}
+        numbers = {
+            name.decode(): int(value) for name, value in state.items() if name not in (b"touched", b"cursor")
+        }
         what = f"views of log {log_id}, generation {generation.decode()}, applied {numbers['applied']}:"
         if numbers["applied"] > row.next_offset:
             self._scheduler.fail(f"{what} ahead of Postgres, which is at {row.next_offset}")
@@ -195,17 +198,25 @@ class Invariants:
                 most[pair] = max(most.get(pair, 0), step)
                 if event.kafka_offset < applied:
                     least[pair] = max(least.get(pair, 0), step)
-        users: Zset = data.get(self._key(log_id, generation, b"users"), {})
+        seen = data.get(self._key(log_id, generation, b"seen"), {})
+        stored = {user: dict(sessions_of(record)) for user, record in seen.items()}
+        users = {user: max(sessions.values()) for user, sessions in stored.items()}
         low, high = _by_user(least), _by_user(most)
         for user in low.keys() | users.keys():
-            step = int(users.get(user, 0))
+            step = users.get(user, 0)
             if max(step, low.get(user, 0)) > seen_step and not low.get(user, 0) <= step <= high.get(user, 0):
                 fail(f"{what} user {user} last seen in {step}, not {low.get(user)} to {high.get(user)}")
-        stored = {user: data.get(self._key(log_id, generation, b"sessions:" + user), {}) for user in users}
         for user, session in least:
-            step = int(stored.get(user, {}).get(session, 0))
+            step = stored.get(user, {}).get(session, 0)
             if not least[(user, session)] <= step <= most[(user, session)]:
                 fail(f"{what} session {session} last seen in {step}, not {least[(user, session)]}")
+        listed = data.get(self._key(log_id, generation, b"users"), {})
+        if dict(listed) != dict.fromkeys(stored, 0):
+            fail(f"{what} users are {dict(listed)}, those with records {sorted(stored)}")
+        newest = data.get(self._key(log_id, generation, b"newest"), {})
+        counted = Counter(users.values())
+        if {int(step): int(count) for step, count in newest.items()} != counted:
+            fail(f"{what} newest is {newest}, not {dict(counted)}")
         ranked = data.get(self._key(log_id, generation, b"ranked"), {})
         several = {user: -len(sessions) for user, sessions in stored.items() if len(sessions) > 1}
         if dict(ranked) != several:

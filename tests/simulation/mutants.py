@@ -233,9 +233,7 @@ MUTANTS = (
     _mutant(
         "trimmed-too-far",
         "trimming takes users of a step inside the window",
-        lambda: in_script(
-            "trim", "users_key, '-inf', seen_step, 'LIMIT'", "users_key, '-inf', seen_step + 1, 'LIMIT'"
-        ),
+        lambda: in_script("trim", "counts_of(record, seen_step)", "counts_of(record, seen_step + 1)"),
     ),
     _mutant(
         "complete-too-early",
