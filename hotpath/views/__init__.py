@@ -25,8 +25,8 @@ log_id, G a generation)::
     P:{L}:generations         set     every generation that has keys: what is not current may be dropped
     P:{L}:G:state             hash    see below
     P:{L}:G:users             zset    user_id -> 0: every stored user, in the order of their bytes
-    P:{L}:G:seen              hash    user_id -> record: for each of their stored sessions the last-seen step (4 bytes, big
-                                      end first), the length of its session_id (1 byte) and the session_id
+    P:{L}:G:seen              hash    user_id -> record: for each of their stored sessions the last-seen step (4 bytes,
+                                      big end first), the length of its session_id (1 byte), the session_id
     P:{L}:G:newest            hash    step -> how many users have it as the newest step in their record
     P:{L}:G:ranked            zset    user_id -> minus the number of stored sessions, of users with several: who has
                                       most stands first, and equal ones by their bytes
@@ -50,10 +50,10 @@ Fields of `state`, decimal strings:
 
 Invariants: within one generation `pages` always equals the sum of its hashes; a reader at window start W counts
 steps > W, so it needs base_step <= W and seen_step <= W, and takes the hashes of steps <= W that are still there
-off `pages`. A user who is seen again in a later step costs one field of a hash and no sorted set: `users` changes when
-users come and go, `ranked` when their numbers of sessions do. The same users stand in `users` and `seen`, and the counts
-of `newest` add up to as many; `ranked` is exact for what is stored, so it bounds a user's active sessions from above, by
-no more than what a sweep has yet to take away. Every step of `steps` has its hash. `scrub.lua` looks through all of this
-piece by piece, so that live workers notice what others damaged under users who are not seen again.
-Members and fields are UTF-8 bytes.
+off `pages`. Who is seen again in a later step costs a field of a hash and no sorted set: `users` changes when users
+come and go, `ranked` when a number of sessions does. The same users stand in `users` and `seen`, and the counts of
+`newest` add up to as many; `ranked` is exact for what is stored, so it bounds a user's active sessions from above, by
+no more than what a sweep has yet to take away. Every step of `steps` has its hash. `scrub.lua` looks through all of
+this piece by piece, so that live workers notice what others damaged under users who are not seen again. Members and
+fields are UTF-8 bytes.
 """

@@ -212,13 +212,13 @@ def drop_others(client: redis.Redis, prefix: str, log_id: int) -> None:
     known = keys.generations(prefix, log_id)
     live = live_generation(client, prefix, log_id)
     for generation in map(int, generations(client, prefix, log_id) - {live}):
-        more = True
-        while more:
+        reply: Reply = [b"OK", b"1"]
+        while reply == [b"OK", b"1"]:
             (reply,) = run(client, [script("drop", prefix, log_id, generation, [DROP_KEYS])])
-            if isinstance(reply, ResponseError) or reply[0] == b"BROKEN":
-                _drop_by_scan(client, prefix, log_id, generation)
-                break
-            more = reply[1] == b"1"
+        if isinstance(reply, ResponseError) or reply[0] == b"BROKEN":
+            _drop_by_scan(client, prefix, log_id, generation)
+        elif reply[0] == b"MOVED":
+            continue  # it went live meanwhile
         client.srem(known, generation)
 
 

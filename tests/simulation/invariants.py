@@ -6,6 +6,7 @@ are judged whenever a key of theirs has changed: against a recount of the events
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from hotpath.events import PAGE_VIEW, STEP_S
 from hotpath.views.contents import sessions_of
@@ -15,6 +16,16 @@ from tests.simulation.redis_store import RedisStore
 from tests.simulation.scheduler import Life, Scheduler
 
 PREFIX = b"hotpath:"
+
+
+@dataclass
+class Generations:
+    """What was seen of a log's generations: the live one, which one was live when each was begun (None: not known),
+    and how far each had applied when another replaced it."""
+
+    live: bytes
+    begun: dict[bytes, bytes | None]
+    replaced: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class Invariants:
@@ -27,6 +38,7 @@ class Invariants:
         self.store: RedisStore
         self.owners: dict[int, Life] = {}  # by log_id: who took it over last
         self._owned_from_us: dict[int, int] = {}
+        self._generations: dict[int, Generations] = {}
         self.damaged: set[tuple[int, bytes]] = set()
         """(log_id, generation) that somebody has damaged so that no script can notice."""
 
@@ -119,7 +131,45 @@ class Invariants:
         changed = {key.split(b"{", 1)[1].split(b"}", 1)[0] for key in self.store.changed if b"{" in key}
         self.store.changed.clear()
         for log_id in sorted(changed):
+            self._check_generations(int(log_id))
             self.check_views(int(log_id))
+
+    def forget_generations(self) -> None:
+        """Somebody is about to change keys behind the scripts' back."""
+        self._generations.clear()
+
+    def _check_generations(self, log_id: int) -> None:
+        """A generation only replaces the one that was live when it was begun, which nobody changes from then on."""
+        data = self.store.data
+        live = data.get(PREFIX + b"{%d}:current" % log_id)
+        live = live if type(live) is bytes else b""
+        listed = data.get(PREFIX + b"{%d}:generations" % log_id)
+        listed = listed if type(listed) is set else set()
+        known = self._generations.get(log_id)
+        if known is None:
+            self._generations[log_id] = Generations(live, dict.fromkeys(listed))
+            return
+        for generation in listed - known.begun.keys():
+            known.begun[generation] = live
+        if live != known.live:
+            seen = known.begun.get(live)
+            if live and seen is not None and seen != known.live:
+                self._scheduler.fail(
+                    f"generation {live.decode()} of log {log_id} replaces {known.live.decode()}, "
+                    f"but {seen.decode() or 'none'} was live when it was begun"
+                )
+            known.replaced[known.live] = self._applied(log_id, known.live)
+            known.live = live
+        for generation, applied in known.replaced.items():
+            now = self._applied(log_id, generation)
+            if generation != live and now not in (applied, b""):
+                self._scheduler.fail(
+                    f"generation {generation.decode()} of log {log_id}, which was replaced, goes to {now.decode()}"
+                )
+
+    def _applied(self, log_id: int, generation: bytes) -> bytes:
+        state = self.store.data.get(self._key(log_id, generation, b"state"))
+        return state.get(b"applied", b"") if type(state) is dict else b""
 
     def live(self, log_id: int) -> tuple[bytes, dict[bytes, bytes]] | None:
         """A log's live generation and its state; None when there is none that works."""

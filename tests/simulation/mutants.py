@@ -18,6 +18,7 @@ from unittest import mock
 from hotpath import sql
 from hotpath.shm.ring import Ring
 from hotpath.views import link, progress, rebuild
+from hotpath.views.acknowledged import Acknowledged
 from hotpath.workers import assignment
 from hotpath.workers.pipeline import Pipeline
 from hotpath.workers.postgres_sink import PostgresSink
@@ -224,6 +225,28 @@ MUTANTS = (
             "_load_all",
             ("build.finish(found[log_id].next_offset, found[log_id].watermark_s)", "pass"),
         ),
+    ),
+    _mutant(
+        "switched-blindly",
+        "a generation goes live whatever went live meanwhile, and who replaced it has not dropped it",
+        lambda: in_script("switch", "if live ~= old then return { 'MOVED', live } end", ""),
+        lambda: in_code(
+            rebuild.Rebuilder,
+            "drop",
+            ("store.drop_others(self._client, self._prefix, log_id)", "pass"),
+        ),
+    ),
+    _mutant(
+        "generation-not-compared",
+        "changes go into a generation that is not live any more",
+        lambda: in_script("touch", "if live ~= generation then return { 'MOVED', live } end", ""),
+        lambda: in_script("apply", "if live ~= generation then return { 'MOVED', live } end", ""),
+        first=400,
+    ),
+    _mutant(
+        "remembered-too-late",
+        "a session counts as acknowledged in a later step than it was",
+        lambda: in_code(Acknowledged, "add", ("steps.astype(np.uint32)", "steps.astype(np.uint32) + 1")),
     ),
     _mutant(
         "sums-not-trimmed",
