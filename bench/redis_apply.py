@@ -1,9 +1,11 @@
 """Redis alone: the changes of the topic's messages, applied once more by one client, with nothing beside it.
 
 What a server cannot do without for these views as they are stored now: the same rows, folded in blocks of the same
-size, sent by the same commands, under a prefix of their own. No gaps, no trimming, no readers.
+size, what was acknowledged left out as a worker does, sent by the same commands, under a prefix of their own. No gaps,
+no trimming, no readers.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,7 @@ from hotpath.settings import PipelineSettings, Settings
 from hotpath.shm.block import Block
 from hotpath.shm.control import CONTROL_DTYPE, LOG_STATUS_DTYPE
 from hotpath.views import keys, link, store
+from hotpath.views.acknowledged import Acknowledged
 from hotpath.views.fold import fold_block
 from hotpath.views.store import LogState, Outcome
 from hotpath.workers.bots import BotCounts
@@ -45,7 +48,7 @@ def apply_topic(settings: Settings, partitions: int, redis_pid: int | None) -> R
     status = np.zeros(len(handles), LOG_STATUS_DTYPE)
     source = Source(given, settings.topic, handles, status, np.zeros(1, CONTROL_DTYPE)[0])
     client = link.connect(settings.redis_url, TIMEOUT_S)
-    replay = _Replay(given, handles, client, f"{settings.redis_prefix}:alone")
+    replay = Replay(given, handles, client, f"{settings.redis_prefix}:alone")
     meter = CpuMeter({"redis": redis_pid})
     try:
         while replay.events < expected:
@@ -58,7 +61,7 @@ def apply_topic(settings: Settings, partitions: int, redis_pid: int | None) -> R
     return RedisApply(replay.events, meter.us_per(replay.events)["redis"])
 
 
-class _Replay:
+class Replay:
     """One block, filled and applied again and again; one generation per log."""
 
     def __init__(
@@ -72,7 +75,10 @@ class _Replay:
         )
         self._counts = [BotCounts(settings.bot_page_views_max, settings.late_max_s) for _ in handles]
         self._room = payload_room(0)
+        self._acknowledged = [Acknowledged() for _ in handles]
         self.events = 0
+        self.apply_cpu_s = 0.0
+        """CPU of folding and sending, of this thread."""
         logs = self._block.logs
         logs["log_id"] = [handle.log_id for handle in handles]
         logs["first_offset"] = logs["next_offset"] = [handle.next_offset for handle in handles]
@@ -101,15 +107,20 @@ class _Replay:
 
     def apply(self) -> None:
         """Send the block, and begin another."""
+        began_s = time.thread_time()
         block = self._block
         logs = block.logs[: block.log_count]
-        work = fold_block(block, dict(enumerate(logs["first_offset"].tolist())))
+        work = fold_block(
+            block, dict(enumerate(logs["first_offset"].tolist())), dict(enumerate(self._acknowledged))
+        )
         commands = [store.change_commands(self._prefix, GENERATION, changes) for changes in work]
         replies = iter(link.run(self._client, [command for of_log in commands for command in of_log]))
-        for of_log in commands:
+        for known, changes, of_log in zip(self._acknowledged, work, commands, strict=False):
             outcome = store.outcome_of([next(replies) for _ in of_log])
             if outcome is not Outcome.APPLIED:
                 raise WorkersFailed(f"Redis did not take the changes: {outcome.value}")
+            known.add(changes.session_hashes, changes.seen_steps, 0)
+        self.apply_cpu_s += time.thread_time() - began_s
         block.clear()
         logs["first_offset"] = logs["next_offset"]
         logs["received"] = 0

@@ -2,6 +2,7 @@
 
     keys         names of the keys, and steps
     fold         rows to changes of the views: of a block, or of aggregates from Postgres
+    acknowledged which last-seen steps Redis is known to have: they are not sent again
     link         connections to Redis, and the scripts (`*.lua`) by name
     store        every write: changes applied exactly once, publishing, trimming, scrubbing, generations
     postgres     where Postgres has the logs
@@ -12,6 +13,7 @@
     progress     how far a log's views reach
     read         every read, asynchronous
     contents     all that Redis holds of a log, and what in it contradicts itself
+    keyspace     keys that nothing lists
     compare      the contents against what they must be, difference by difference
     expected     what they must be, as Postgres says
     shared_bots  bot counts that workers share
@@ -22,12 +24,12 @@ log_id, G a generation)::
     P:{L}:current             string  the live generation; switching it is the atomic end of a rebuild
     P:{L}:generations         set     every generation that has keys: what is not current may be dropped
     P:{L}:G:state             hash    see below
-    P:{L}:G:users             zset    user_id -> last-seen step
-    P:{L}:G:sessions:<user>   zset    session_id -> last-seen step; only for members of `users`
+    P:{L}:G:users             zset    user_id -> 0: every stored user, in the order of their bytes
+    P:{L}:G:seen              hash    user_id -> record: for each of their stored sessions the last-seen step (4 bytes,
+                                      big end first), the length of its session_id (1 byte), the session_id
+    P:{L}:G:newest            hash    step -> how many users have it as the newest step in their record
     P:{L}:G:ranked            zset    user_id -> minus the number of stored sessions, of users with several: who has
                                       most stands first, and equal ones by their bytes
-    P:{L}:G:fading            zset    user_id -> a step that none of their sessions' last-seen steps is before; of the
-                                      same users: whose rank trimming must look at
     P:{L}:G:pages             zset    page_url -> page views, the sum of all hashes pages:<step>
     P:{L}:G:pages:<step>      hash    page_url -> page views of the step
     P:{L}:G:steps             zset    step -> step, of every hash pages:<step>
@@ -42,12 +44,16 @@ Fields of `state`, decimal strings:
     base_step          page views of steps up to here are no longer taken in, and may be gone from `pages`
     seen_step          users and sessions last seen in steps up to here may be gone
     touched            ticket of the last-seen updates that `applied` may not overtake
+    swept              seen_step when the last sweep began, which goes through all users and drops what has left
+    cursor             the user that a sweep has come to; only while one is under way
     layout             which layout this is
 
 Invariants: within one generation `pages` always equals the sum of its hashes; a reader at window start W counts
 steps > W, so it needs base_step <= W and seen_step <= W, and takes the hashes of steps <= W that are still there
-off `pages`. Every user of `users` has a key `sessions:<user>`, every step of `steps` its hash; `scrub.lua` looks
-through them piece by piece, so that live workers notice what others damaged under users who are not seen again.
-`ranked` is exact for what is stored, so it bounds a user's active sessions from above, and by no more than what
-trimming has yet to take away. Members and fields are UTF-8 bytes.
+off `pages`. Who is seen again in a later step costs a field of a hash and no sorted set: `users` changes when users
+come and go, `ranked` when a number of sessions does. The same users stand in `users` and `seen`, and the counts of
+`newest` add up to as many; `ranked` is exact for what is stored, so it bounds a user's active sessions from above, by
+no more than what a sweep has yet to take away. Every step of `steps` has its hash. `scrub.lua` looks through all of
+this piece by piece, so that live workers notice what others damaged under users who are not seen again. Members and
+fields are UTF-8 bytes.
 """

@@ -20,28 +20,42 @@ if ticket ~= '' and ticket ~= state[3] then return { 'TORN', applied } end
 local pages_key, steps_key = key(generation, 'pages'), key(generation, 'steps')
 if not is_type(pages_key, 'zset') then return { 'BROKEN', pages_key } end
 if not is_type(steps_key, 'zset') then return { 'BROKEN', steps_key } end
+-- A few commands with many arguments: one for each page costs several times as much.
+local sums, pages = {}, {} -- page -> views more; the pages in their order
+local writes = {} -- {key of the step, step, {page, views, ...}}
 for _, of_step in ipairs(counts) do
   local step, increments = of_step[1], of_step[2]
   local step_key = key(generation, 'pages:' .. string.format('%d', step))
   if not is_type(step_key, 'hash') then return { 'BROKEN', step_key } end
-  for i = 1, #increments, 2 do
-    if type(increments[i]) ~= 'string' or type(increments[i + 1]) ~= 'number' then
-      return { 'BROKEN', 'payload' }
+  if step > base_step then
+    local names = {}
+    for i = 1, #increments, 2 do names[#names + 1] = increments[i] end
+    local fields = {}
+    for i, stored in ipairs(redis.call('HMGET', step_key, unpack(names))) do
+      local page, more = names[i], increments[2 * i]
+      stored = tonumber(stored or 0)
+      if not stored or type(more) ~= 'number' then return { 'BROKEN', step_key } end
+      fields[2 * i - 1] = page
+      fields[2 * i] = stored + more
+      if not sums[page] then pages[#pages + 1] = page end
+      sums[page] = (sums[page] or 0) + more
     end
+    writes[#writes + 1] = { step_key, step, fields }
+  end
+end
+local scores = {}
+if #pages > 0 then
+  for i, stored in ipairs(redis.call('ZMSCORE', pages_key, unpack(pages))) do
+    scores[2 * i - 1] = sums[pages[i]] + tonumber(stored or 0)
+    scores[2 * i] = pages[i]
   end
 end
 
-for _, of_step in ipairs(counts) do
-  local step, increments = of_step[1], of_step[2]
-  if step > base_step then
-    local step_key = key(generation, 'pages:' .. string.format('%d', step))
-    for i = 1, #increments, 2 do
-      redis.call('HINCRBY', step_key, increments[i], increments[i + 1])
-      redis.call('ZINCRBY', pages_key, increments[i + 1], increments[i])
-    end
-    redis.call('ZADD', steps_key, step, step)
-  end
+for _, write in ipairs(writes) do
+  redis.call('HSET', write[1], unpack(write[3]))
+  redis.call('ZADD', steps_key, write[2], write[2])
 end
+if #pages > 0 then redis.call('ZADD', pages_key, unpack(scores)) end
 redis.call('HSET', state_key, 'applied', target)
 if watermark_s > tonumber(state[4]) then
   redis.call('HSET', state_key, 'watermark_s', string.format('%.0f', watermark_s))

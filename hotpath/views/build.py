@@ -12,9 +12,6 @@ from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges
 from hotpath.views.link import Stream
 from hotpath.views.store import LogState
 
-TOUCH_ENTRIES = 250
-"""(user, session) pairs of one script: 2 to 3 ms, as new members cost more than known ones."""
-
 
 class Build:
     """A generation being built, whose state `store.create_generation` has begun.
@@ -41,7 +38,7 @@ class Build:
     def touch(self, user: str, session: str, step: int) -> None:
         """A user's session was last seen in `step`."""
         self._seen += (user.encode(), session.encode(), step)
-        if len(self._seen) >= 3 * TOUCH_ENTRIES:
+        if len(self._seen) >= 3 * store.TOUCH_ENTRIES_MAX:
             self._send()
 
     def count(self, step: int, page: str, views: int) -> None:

@@ -15,8 +15,9 @@ from hotpath.settings import PipelineSettings
 from hotpath.sql import QUERIES
 from hotpath.views import keys, postgres
 from hotpath.views.compare import compare
-from hotpath.views.contents import Difference, Found, keyspace_faults, read_log
+from hotpath.views.contents import Difference, Found, read_log
 from hotpath.views.expected import expected_of
+from hotpath.views.keyspace import keyspace_faults
 from hotpath.views.link import run, state_script
 from hotpath.views.rebuild import LOCK_CLASS
 from hotpath.views.store import LogState, parse_state

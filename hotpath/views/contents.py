@@ -2,12 +2,13 @@
 
 Nothing here can freeze the log, so each piece is read by a script, of one moment by itself, and the whole lies
 between two looks at the state: what was applied before the first is in it for certain, what was committed after
-the last is not. What contradicts itself whatever the events were (a page's sum, a session without its user, a key
+the last is not. What contradicts itself whatever the events were (a page's sum, a user without sessions, a key
 of a wrong type) is a fault and is named here; what the contents should have been is for `compare`.
 
 Memory: one log at a time. Scripts take bounded pieces of one to three milliseconds.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,7 +25,6 @@ from hotpath.views.store import LogState
 USERS_PIECE = 200
 PAGES_PIECE = 50
 """Each has 90 steps."""
-KEYS_PIECE = 300
 SCAN_COUNT = 1_000
 PIPELINE_PIECES = 8
 ATTEMPTS = 5
@@ -47,7 +47,7 @@ class Found:
     """What a log's live generation holds.
 
     before, after: its state at the two looks; None when there is no usable one, and then nothing else is read.
-    users: user_id -> last-seen step. sessions: (user_id, session_id) -> last-seen step.
+    users: user_id -> last-seen step, the newest of their sessions. sessions: (user_id, session_id) -> last-seen step.
     page_views: (step, page_url) -> page views, of the hashes. Ids and URLs as bytes.
     unread: `users` or `pages`, or `sessions of <user>`: could not be read, because of a fault that is named.
     """
@@ -64,6 +64,24 @@ class Found:
 
     def fault(self, view: str, key: str, expected: object, found: object) -> None:
         self.faults.append(Difference(self.log, view, key, str(expected), str(found)))
+
+
+@dataclass
+class Newest:
+    """How many users have a record, and how many were last seen in each step."""
+
+    records: int
+    users: dict[int, int]
+
+
+def sessions_of(record: bytes) -> list[tuple[bytes, int]]:
+    """(session_id, last-seen step) of a record of `seen`; empty when it is none."""
+    found, at = [], 0
+    while at + 5 < len(record):
+        end = at + 5 + record[at + 4]
+        found.append((record[at + 5 : end], int.from_bytes(record[at : at + 4], "big")))
+        at = end
+    return found if at == len(record) and all(session for session, _ in found) else []
 
 
 class _Moved(Exception):
@@ -91,12 +109,35 @@ def read_log(client: redis.Redis, prefix: str, log_id: int, log: str) -> Found:
             continue
         found.after = _state(client, prefix, log_id)
         if found.after is not None and found.after.generation == found.before.generation:
-            for user, last_seen in reader.without_sessions:
-                # Who has left the windows loses the sessions first, and is gone when trimming comes to it.
-                if last_seen is None or last_seen > found.after.seen_step:
-                    found.fault("sessions", text(user), "a session of each user", "none")
+            if reader.newest is not None and found.unread <= {"pages"}:
+                _compare_newest(found, *reader.newest)
             return found
     raise Unavailable(f"the views of {log} were rebuilt {ATTEMPTS} times while they were read; try again")
+
+
+def _compare_newest(found: Found, before: Newest, after: Newest) -> None:
+    """Hold the numbers of users by newest step against the users' records, which were read between the two.
+
+    While a log moves, the users seen after any step inside the window only become more.
+    """
+    of_records = Counter(found.users.values())
+    least = most = recounted = 0
+    for step in sorted(before.users.keys() | after.users.keys() | of_records.keys(), reverse=True):
+        if step <= found.after.seen_step:
+            break
+        least += before.users.get(step, 0)
+        most += after.users.get(step, 0)
+        recounted += of_records[step]
+        if not least <= recounted <= most:
+            here = str(least) if least == most else f"{least} to {most}"
+            found.fault(
+                "newest", f"users last seen in step {step} or later", f"{recounted}, as in `seen`", here
+            )
+            return
+    if sum(after.users.values()) != after.records:
+        found.fault(
+            "newest", "users of all steps", f"{after.records}, as in `seen`", sum(after.users.values())
+        )
 
 
 def _state(client: redis.Redis, prefix: str, log_id: int) -> LogState | None:
@@ -106,7 +147,7 @@ def _state(client: redis.Redis, prefix: str, log_id: int) -> LogState | None:
     return store.parse_state(reply)
 
 
-def _pieces(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def pieces(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
     rest = iter(values)
     while piece := list(islice(rest, size)):
         yield piece
@@ -128,53 +169,65 @@ class _Reader:
         self._prefix = prefix
         self._found = found
         self._generation = generation
-        self.without_sessions: list[tuple[bytes, int | None]] = []
-        """Users and their last-seen steps."""
+        self.newest: tuple[Newest, Newest] | None = None
+        """Before and after the users were read; None when they cannot be."""
 
     def read_users(self) -> None:
-        lists = ("users", "ranked", "fading")
-        if not all(self._typed(name, "zset") for name in lists):
+        types = {"users": "zset", "seen": "hash", "newest": "hash", "ranked": "zset"}
+        wrong = [name for name, wanted in types.items() if not self._typed(name, wanted)]  # each is named
+        if wrong:
             self._found.unread.add("users")
             return
-        known: set[bytes] = set()
-        for name in lists:
-            members = (user for user, _ in self._client.zscan_iter(self._key(name), count=SCAN_COUNT))
+        before, known, client = self._newest(), set(), self._client
+        for name, scan in (
+            ("seen", client.hscan_iter),
+            ("users", client.zscan_iter),
+            ("ranked", client.zscan_iter),
+        ):
+            members = (user for user, _ in scan(self._key(name), count=SCAN_COUNT))
             for users, answer in self._ask("contents_users", _new(members, known), USERS_PIECE):
                 if answer is None:
                     self._found.unread.add("users")
                     return
                 for user, entry in zip(users, answer, strict=True):
-                    self._add_user(user, entry)
-
-    def _add_user(self, user: bytes, entry: list[bytes]) -> None:
-        if not entry:
-            return  # trimmed meanwhile
-        found = self._found
-        last_seen, rank, fading = (int(float(score)) if score else None for score in entry[:3])
-        if last_seen is None:
-            found.fault("users", text(user), "a last-seen step, as the user is ranked", "none")
+                    self._add_user(user, *entry)
+        after = self._newest()
+        if before is not None and after is not None:
+            self.newest = before, after
         else:
-            found.users[user] = last_seen
-        if entry[3:] == [b"BROKEN"]:
-            self._wrong_type("sessions", f"sessions:{text(user)}")
+            self._found.fault("newest", "users by step", "numbers", "something else")
+
+    def _newest(self) -> Newest | None:
+        """The counts of `newest`, of one moment; None when they are no numbers."""
+        ((_, answer),) = self._ask("contents_newest", [b""], 1)
+        try:
+            records, *flat = map(int, answer or [b"none"])
+        except ValueError:
+            return None
+        return Newest(records, dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    def _add_user(self, user: bytes, score: bytes, record: bytes, rank: bytes) -> None:
+        """`score` in users, `record` in seen, `rank` in ranked: empty where there is none."""
+        found = self._found
+        if not (score or record or rank):
+            return  # trimmed meanwhile
+        if score != b"0":
+            found.fault("users", text(user), "a member with score 0", text(score) or "none")
+        sessions = sessions_of(record)
+        if not sessions:
+            found.fault("seen", text(user), "a record of sessions", repr(record)[1:] if record else "none")
+        if record and not sessions:
             found.unread.add(f"sessions of {text(user)}")
-            return
-        steps = [int(float(step)) for step in entry[4::2]]
-        for session, step in zip(entry[3::2], steps, strict=True):
+        if sessions:
+            found.users[user] = max(step for _, step in sessions)
+        for session, step in sessions:
+            if (user, session) in found.sessions:
+                found.fault("seen", text(user), "each session once", f"{text(session)} twice")
             found.sessions[(user, session)] = step
-        if not steps:
-            self.without_sessions.append((user, last_seen))
-            return
-        if last_seen is not None and max(steps) != last_seen:
-            found.fault("users", text(user), f"{max(steps)}, as its sessions say", last_seen)
-        several = len(steps) > 1
-        if rank != (-len(steps) if several else None):
-            found.fault(
-                "ranked", text(user), -len(steps) if several else "none", "none" if rank is None else rank
-            )
-        if (fading is None) == several or (several and fading > min(steps)):
-            wanted = f"at most {min(steps)}" if several else "none"
-            found.fault("fading", text(user), wanted, "none" if fading is None else fading)
+        wanted = str(-len(sessions)) if len(sessions) > 1 else "none"
+        here = str(int(float(rank))) if rank else "none"
+        if wanted != here:
+            found.fault("ranked", text(user), wanted, here)
 
     def read_pages(self) -> None:
         if not all(self._typed(name, "zset") for name in ("pages", "steps")):
@@ -211,7 +264,7 @@ class _Reader:
         self, name: str, values: Iterable[bytes], size: int
     ) -> Iterator[tuple[list[bytes], list[Reply] | None]]:
         """Values in pieces, each with the script's answer; None once a key is of a wrong type, which is noted."""
-        for batch in _pieces(_pieces(values, size), PIPELINE_PIECES):
+        for batch in pieces(pieces(values, size), PIPELINE_PIECES):
             commands = [
                 script(name, self._prefix, self._found.log_id, self._generation, piece) for piece in batch
             ]
@@ -239,59 +292,3 @@ class _Reader:
 
     def _key(self, part: str) -> str:
         return keys.part(self._prefix, self._found.log_id, self._generation, part)
-
-
-def keyspace_faults(
-    client: redis.Redis, prefix: str, logs: dict[int, str], rebuilding: set[int]
-) -> Iterator[Difference]:
-    """Keys that no reader would miss: leftovers of other generations and logs, keys that nothing lists.
-
-    One pass over all keys of the server. logs: log_id -> topic/partition of the logs that count. rebuilding: logs
-    whose rebuild lock is held, which may have other generations. Faults that `read_log` names are not repeated.
-    """
-    head = f"{prefix}:{{".encode()
-    live = {log_id: store.live_generation(client, prefix, log_id) for log_id in logs}
-    for found in _pieces(client.scan_iter(match=f"{prefix}:{{*", count=SCAN_COUNT), KEYS_PIECE):
-        asked: dict[int, list[bytes]] = {}
-        for name in found:
-            owner, _, rest = name[len(head) :].partition(b"}:")
-            generation, _, part = rest.partition(b":")
-            log_id = int(owner) if owner.isdigit() else -1
-            if log_id not in logs:
-                yield Difference(text(owner), "keys", text(name), "none: no log that counts", "a key")
-            elif rest == b"current" or rest == b"generations":
-                continue
-            elif generation.decode(errors="replace") != live[log_id]:
-                if log_id not in rebuilding and client.exists(name):
-                    yield Difference(
-                        logs[log_id], "keys", text(name), f"generation {live[log_id] or 'none'}", "leftover"
-                    )
-            else:
-                asked.setdefault(log_id, []).append(part)
-        yield from _faults_of_keys(client, prefix, logs, live, asked)
-
-
-_FAULTS = {
-    b"type": ("another type", "a wrong type"),
-    b"orphan": ("listed by its generation", "not listed"),
-    b"unknown": ("none: no such part", "a key"),
-}
-
-
-def _faults_of_keys(
-    client: redis.Redis,
-    prefix: str,
-    logs: dict[int, str],
-    live: dict[int, str],
-    asked: dict[int, list[bytes]],
-) -> Iterator[Difference]:
-    commands = [
-        script("contents_keys", prefix, log_id, int(live[log_id]), parts) for log_id, parts in asked.items()
-    ]
-    for (log_id, parts), reply in zip(asked.items(), run(client, commands), strict=True):
-        if isinstance(reply, ResponseError):
-            raise reply
-        for part, fault in zip(parts, reply[1:], strict=False):  # none when another generation went live
-            if fault:
-                name = keys.part(prefix, log_id, int(live[log_id]), "") + text(part)
-                yield Difference(logs[log_id], "keys", name, *_FAULTS[fault])

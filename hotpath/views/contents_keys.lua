@@ -3,9 +3,9 @@
 local names = cmsgpack.unpack(ARGV[2])
 if live_generation() ~= ARGV[1] then return { 'MOVED' } end
 local types = {
-  state = 'hash', users = 'zset', ranked = 'zset', fading = 'zset', pages = 'zset', steps = 'zset',
+  state = 'hash', users = 'zset', seen = 'hash', newest = 'hash', ranked = 'zset', pages = 'zset', steps = 'zset',
 }
-local listed = { sessions = { 'zset', 'users' }, pages = { 'hash', 'steps' } }
+local listed = { pages = { 'hash', 'steps' } }
 
 local function fault_of(name)
   local full = key(ARGV[1], name)

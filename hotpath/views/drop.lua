@@ -3,22 +3,17 @@
 local generation = ARGV[1]
 if live_generation() == generation then return { 'MOVED', generation } end
 redis.call('UNLINK', key(generation, 'state'))
-local users_key, steps_key = key(generation, 'users'), key(generation, 'steps')
--- Without these lists the rest can only be found by scanning all keys.
-if not is_type(users_key, 'zset') then return { 'BROKEN', users_key } end
+local steps_key = key(generation, 'steps')
+-- Without this list the rest can only be found by scanning all keys.
 if not is_type(steps_key, 'zset') then return { 'BROKEN', steps_key } end
 local keys_max = cmsgpack.unpack(ARGV[2])[1]
-local users = redis.call('ZRANGE', users_key, 0, keys_max - 1)
-for _, user in ipairs(users) do
-  redis.call('UNLINK', key(generation, 'sessions:' .. user))
-  redis.call('ZREM', users_key, user)
-end
-if #users == keys_max then return { 'OK', '1' } end
 local steps = redis.call('ZRANGE', steps_key, 0, keys_max - 1)
 for _, step in ipairs(steps) do
   redis.call('UNLINK', key(generation, 'pages:' .. step))
   redis.call('ZREM', steps_key, step)
 end
 if #steps == keys_max then return { 'OK', '1' } end
-redis.call('UNLINK', key(generation, 'pages'), key(generation, 'ranked'), key(generation, 'fading'), users_key, steps_key)
+for _, name in ipairs({ 'pages', 'users', 'seen', 'newest', 'ranked', 'steps' }) do
+  redis.call('UNLINK', key(generation, name))
+end
 return { 'OK', '0' }

@@ -9,11 +9,13 @@ are read for one row of each group.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
 from hotpath.events import TEXT_FIELDS, EventClass
 from hotpath.shm.block import Block
+from hotpath.views.acknowledged import Acknowledged
 from hotpath.views.keys import STEP_US
 
 PAIRS_MAX = 500
@@ -40,9 +42,10 @@ class CountPiece:
 class LogChanges:
     """What the views of one log learn from the offsets [first_offset, next_offset).
 
-    seen: [user_id, session_id, step, ...] flat, ids as bytes, one entry per (user, session), a user's together.
+    seen: [user_id, session_id, step, ...] flat, ids as bytes, one entry per (user, session).
     pieces: adjoining, from first_offset to next_offset; never none.
     watermark_s: greatest second of the log once all this is applied.
+    session_hashes, seen_steps: of the entries of `seen`, int64[n]; of a block's changes only.
     """
 
     log_id: int
@@ -51,85 +54,133 @@ class LogChanges:
     watermark_s: int
     seen: list
     pieces: list[CountPiece]
+    session_hashes: np.ndarray | None = None
+    seen_steps: np.ndarray | None = None
 
 
-def fold_block(block: Block, from_offsets: dict[int, int]) -> list[LogChanges]:
+@dataclass
+class _Draft:
+    """Changes of one log with rows of the block in place of texts, which are cut out for all logs at once.
+
+    rows, steps: of `seen`. pieces: each with (rows, steps, counts) of its pairs.
+    """
+
+    changes: LogChanges
+    rows: np.ndarray
+    steps: np.ndarray
+    pieces: list[tuple[CountPiece, np.ndarray, np.ndarray, np.ndarray]]
+
+
+def fold_block(
+    block: Block, from_offsets: dict[int, int], acknowledged: dict[int, Acknowledged] | None = None
+) -> list[LogChanges]:
     """Changes by the accepted rows of some of the block's logs (indexes into `block.logs`), in their order.
 
-    from_offsets: the offset of each from which on its rows count.
+    from_offsets: the offset of each from which on its rows count. acknowledged: what Redis is known to have of each,
+    which is left out of `seen`; None: nothing.
     """
-    # One copy: slicing bytes costs half of what slicing a memoryview and copying that does.
-    arena = block.arena[: block.arena_used].tobytes()
-    return [_fold_log(block, arena, log_index, start) for log_index, start in from_offsets.items()]
+    starts = np.full(block.logs.size, np.iinfo(np.int64).max)
+    starts[list(from_offsets)] = list(from_offsets.values())
+    logs = block.log_indexes[: block.rows]
+    rows = np.flatnonzero(
+        (block.classes[: block.rows] == EventClass.ACCEPTED) & (block.offsets[: block.rows] >= starts[logs])
+    )
+    rows = rows[np.argsort(logs[rows], kind="stable")]
+    steps = block.times_us[rows] // STEP_US
+    firsts = np.searchsorted(logs[rows], list(from_offsets), side="left").tolist()
+    ends = np.searchsorted(logs[rows], list(from_offsets), side="right").tolist()
+    drafts = [
+        _draft(block, log_index, start, rows[first:end], steps[first:end], acknowledged)
+        for (log_index, start), first, end in zip(from_offsets.items(), firsts, ends, strict=True)
+    ]
+    _cut_out_texts(block, drafts)
+    return [draft.changes for draft in drafts]
 
 
-def _fold_log(block: Block, arena: bytes, log_index: int, from_offset: int) -> LogChanges:
+def _draft(
+    block: Block,
+    log_index: int,
+    from_offset: int,
+    rows: np.ndarray,
+    steps: np.ndarray,
+    acknowledged: dict[int, Acknowledged] | None,
+) -> _Draft:
+    """The changes of one log, of which these are the rows by rising offset."""
     entry = block.logs[log_index]
     next_offset = int(entry["next_offset"])
-    rows = np.flatnonzero(
-        (block.log_indexes[: block.rows] == log_index)
-        & (block.classes[: block.rows] == EventClass.ACCEPTED)
-        & (block.offsets[: block.rows] >= from_offset)
-    )
-    steps = block.times_us[rows] // STEP_US
-    seen = _last_seen(block, arena, rows, steps)
+    changes = LogChanges(int(entry["log_id"]), from_offset, next_offset, int(entry["watermark_s"]), [], [])
     views = block.page_views[rows]
-    pieces: list[CountPiece] = []
-    _split(block, arena, rows[views], steps[views], CountPiece(from_offset, next_offset), pieces)
-    return LogChanges(int(entry["log_id"]), from_offset, next_offset, int(entry["watermark_s"]), seen, pieces)
-
-
-def _last_seen(block: Block, arena: bytes, rows: np.ndarray, steps: np.ndarray) -> list:
-    if not rows.size:
-        return []
-    order, starts = _groups(block.session_hashes[rows])
-    newest = np.maximum.reduceat(steps[order], starts)
-    kept = rows[order[starts]]
-    by_user = np.argsort(block.user_hashes[kept], kind="stable")
-    kept = kept[by_user]
-    users = _texts(block, arena, USER, kept)
-    sessions = _texts(block, arena, SESSION, kept)
-    flat: list = [None] * (3 * len(kept))
-    flat[0::3], flat[1::3], flat[2::3] = users, sessions, newest[by_user].tolist()
-    return flat
+    draft = _Draft(changes, rows, steps, [])
+    _split(block, rows[views], steps[views], CountPiece(from_offset, next_offset), draft.pieces)
+    changes.pieces = [piece for piece, *_ in draft.pieces]
+    hashes = block.session_hashes[rows]
+    if acknowledged is not None:
+        news = np.flatnonzero(acknowledged[log_index].are_news(hashes, steps))
+        rows, steps, hashes = rows[news], steps[news], hashes[news]
+    order, starts = _groups(hashes)
+    if starts.size:
+        steps = np.maximum.reduceat(steps[order], starts)
+    firsts = order[starts]
+    draft.rows, draft.steps = rows[firsts], steps
+    changes.session_hashes, changes.seen_steps = hashes[firsts], steps
+    return draft
 
 
 def _split(
     block: Block,
-    arena: bytes,
     rows: np.ndarray,
     steps: np.ndarray,
     piece: CountPiece,
-    pieces: list[CountPiece],
+    pieces: list[tuple[CountPiece, np.ndarray, np.ndarray, np.ndarray]],
 ) -> None:
     """Append `piece` with the counts of `rows`, or its halves by offset where it has too many pairs."""
-    if not rows.size:
-        pieces.append(piece)
-        return
     pairs = block.page_hashes[rows].view(np.uint64) ^ (steps.astype(np.uint64) * _STEP_FACTOR)
     order, starts = _groups(pairs)
     if starts.size > PAIRS_MAX:
         middle = rows.size // 2
         border = int(block.offsets[rows[middle]])
         lower = CountPiece(piece.first_offset, border)
-        _split(block, arena, rows[:middle], steps[:middle], lower, pieces)
-        _split(block, arena, rows[middle:], steps[middle:], CountPiece(border, piece.next_offset), pieces)
+        _split(block, rows[:middle], steps[:middle], lower, pieces)
+        _split(block, rows[middle:], steps[middle:], CountPiece(border, piece.next_offset), pieces)
         return
-    counts = np.diff(starts, append=rows.size)
     firsts = order[starts]
-    pages = _texts(block, arena, PAGE, rows[firsts])
-    by_step: dict[int, list] = {}
-    for step, page, count in zip(steps[firsts].tolist(), pages, counts.tolist(), strict=True):
-        by_step.setdefault(step, []).extend((page, count))
-    piece.counts = [[step, increments] for step, increments in by_step.items()]
-    pieces.append(piece)
+    firsts_by_step = np.argsort(steps[firsts], kind="stable")
+    counts = np.diff(starts, append=rows.size)[firsts_by_step]
+    firsts = firsts[firsts_by_step]
+    pieces.append((piece, rows[firsts], steps[firsts], counts))
+
+
+def _cut_out_texts(block: Block, drafts: list[_Draft]) -> None:
+    """Fill in `seen` and the pieces' counts."""
+    if not drafts:
+        return
+    # One copy: slicing bytes costs half of what slicing a memoryview and copying that does.
+    arena = block.arena[: block.arena_used].tobytes()
+    rows = np.concatenate([draft.rows for draft in drafts])
+    users = iter(_texts(block, arena, USER, rows))
+    sessions = iter(_texts(block, arena, SESSION, rows))
+    rows = np.concatenate([rows for draft in drafts for _, rows, _, _ in draft.pieces])
+    pages = iter(_texts(block, arena, PAGE, rows))
+    for draft in drafts:
+        count = draft.rows.size
+        flat: list = [None] * (3 * count)
+        flat[0::3], flat[1::3] = islice(users, count), islice(sessions, count)
+        flat[2::3] = draft.steps.tolist()
+        draft.changes.seen = flat
+        for piece, _, steps, counts in draft.pieces:
+            first = 0
+            for end in (np.flatnonzero(np.diff(steps, append=-1)) + 1).tolist():
+                increments: list = [None] * (2 * (end - first))
+                increments[0::2], increments[1::2] = islice(pages, end - first), counts[first:end].tolist()
+                piece.counts.append([int(steps[first]), increments])
+                first = end
 
 
 def _groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An order that brings equal values together, and where in it each group starts."""
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values)
     ordered = values[order]
-    return order, np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    return order, np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: values.size])
 
 
 def _texts(block: Block, arena: bytes, text_field: int, rows: np.ndarray) -> list[bytes]:
@@ -140,10 +191,7 @@ def _texts(block: Block, arena: bytes, text_field: int, rows: np.ndarray) -> lis
 
 def fold_seen(rows: Iterable[tuple[str, str, int]]) -> list:
     """Last-seen updates of (user_id, session_id, step) rows, each pair once, in the shape of LogChanges.seen."""
-    by_user: dict[str, list] = {}
-    for user, session, step in rows:
-        by_user.setdefault(user, []).extend((user.encode(), session.encode(), step))
-    return [value for entries in by_user.values() for value in entries]
+    return [value for user, session, step in rows for value in (user.encode(), session.encode(), step)]
 
 
 def fold_counts(

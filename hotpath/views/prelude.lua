@@ -14,3 +14,89 @@ local function is_type(name, wanted)
   local found = redis.call('TYPE', name).ok
   return found == wanted or found == 'none'
 end
+
+-- The first key of the generation's lists that is of another type; nil when all are what they must be.
+local function wrong_list(generation, names)
+  local types = { seen = 'hash', newest = 'hash' }
+  for _, name in ipairs(names) do
+    local list_key = key(generation, name)
+    if not is_type(list_key, types[name] or 'zset') then return list_key end
+  end
+  return nil
+end
+
+-- A session of a record of `seen`: its step, and where its session_id begins and ends; nil when it is none.
+local function session_at(record, at)
+  local a, b, c, d, length = string.byte(record, at, at + 4)
+  if not length or length == 0 or at + 4 + length > #record then return nil end -- no session_id is empty
+  return ((a * 256 + b) * 256 + c) * 256 + d, at + 5, at + 4 + length
+end
+
+-- Sessions of a record, {step, session_id, step, session_id, ...}; nil when it is none.
+local function sessions_of(record)
+  local found, at = {}, 1
+  repeat
+    local step, first, last = session_at(record, at)
+    if not step then return nil end
+    found[#found + 1] = step
+    found[#found + 1] = string.sub(record, first, last)
+    at = last + 1
+  until at > #record
+  return found
+end
+
+-- Of the sessions of a record: their newest step, how many are after step W, how many there are; nil when it is none.
+local function counts_of(record, W)
+  if not record then return nil end
+  local newest, after, count, at = 0, 0, 0, 1
+  repeat
+    local step, _, last = session_at(record, at)
+    if not step then return nil end
+    if step > newest then newest = step end
+    if step > W then after = after + 1 end
+    count = count + 1
+    at = last + 1
+  until at > #record
+  return newest, after, count
+end
+
+-- Up to `count` users after `last` ('' for the first) in the order of their bytes, and their records.
+local function users_after(generation, last, count)
+  local from = last == '' and '-' or '(' .. last
+  local users = redis.call('ZRANGEBYLEX', key(generation, 'users'), from, '+', 'LIMIT', 0, count)
+  if #users == 0 then return users, {} end
+  return users, redis.call('HMGET', key(generation, 'seen'), unpack(users))
+end
+
+-- How many users have each step as their newest one, {step, users, step, users, ...}, and the sum of them;
+-- nil when one of these is no number.
+local function newest_of(generation)
+  local found, sum = redis.call('HGETALL', key(generation, 'newest')), 0
+  for i = 1, #found do
+    found[i] = tonumber(found[i])
+    if not found[i] then return nil end
+    if i % 2 == 0 then sum = sum + found[i] end
+  end
+  return found, sum
+end
+
+-- A function that adds a table, step -> users more or fewer, to `newest`; nil when that is not possible.
+local function adds_to_newest(generation, changes)
+  local newest_key = key(generation, 'newest')
+  local set, gone = {}, {}
+  for step, change in pairs(changes) do
+    local name = string.format('%d', step)
+    local users = tonumber(redis.call('HGET', newest_key, name) or 0)
+    if not users or users + change < 0 then return nil end
+    if users + change == 0 then
+      gone[#gone + 1] = name
+    elseif change ~= 0 then
+      set[#set + 1] = name
+      set[#set + 1] = users + change
+    end
+  end
+  return function()
+    if #set > 0 then redis.call('HSET', newest_key, unpack(set)) end
+    if #gone > 0 then redis.call('HDEL', newest_key, unpack(gone)) end
+  end
+end

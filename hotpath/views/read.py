@@ -8,7 +8,7 @@ A listed log without a live generation makes every view unavailable: a sum witho
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import redis
@@ -31,6 +31,8 @@ TOP_FACTOR = 4
 in which they do not prove the answer. With Zipf's law over 1,000 pages and 16 logs the first round does."""
 VIEWS_PAGES_MAX = 500
 """Pages of one script: under 1 ms."""
+USERS_MAX = 2_000
+"""Users that one script looks at when it tells who is active: 2 ms."""
 MEMBERS_USERS_MAX = 500
 """Users of one script that reads their sessions: about 1 ms."""
 COMMANDS_MAX = 64
@@ -144,13 +146,22 @@ class ViewReader:
         start = keys.window_start(head.as_of_us, self._settings.active_users_window_s)
         if self._union:
             return len(set().union(*(await self._users(head, start)).values()))
-        answers = await self._ask(head, "read_users", [[start, False]])
+        answers = await self._ask(head, "read_users", [[start]])
         return sum(answer[0] for (answer,) in answers.values())
 
     async def _users(self, head: Head, start: int) -> dict[int, list[bytes]]:
-        """The users of each log that were seen after step `start`."""
-        answers = await self._ask(head, "read_users", [[start, True]])
-        return {log_id: users for log_id, (users,) in answers.items()}
+        """The users of each log that were seen after step `start`, read in pieces: each is of a moment of its own."""
+        users: dict[int, list[bytes]] = {log_id: [] for log_id in head.states}
+        ends = dict.fromkeys(head.states, b"")
+        while ends:
+            states = {log_id: head.states[log_id] for log_id in ends}
+            payloads = {log_id: [[start, last, USERS_MAX]] for log_id, last in ends.items()}
+            answers = await self._ask(replace(head, states=states), "read_users", payloads)
+            for log_id, ((last, *found),) in answers.items():
+                users[log_id] += found
+                ends[log_id] = last
+            ends = {log_id: last for log_id, last in ends.items() if last}
+        return users
 
     async def _top_pages(self, head: Head, limit: int) -> Counts:
         """Exact without reading every page, as in Fagin's threshold algorithm: a page outside every log's top n has
@@ -195,7 +206,7 @@ class ViewReader:
         sessions: dict[bytes, set[bytes]] = {}
         for log_id, users in (await self._users(head, start)).items():
             chunks = [users[at : at + MEMBERS_USERS_MAX] for at in range(0, len(users), MEMBERS_USERS_MAX)]
-            only = Head(head.as_of_us, head.lag_events, {log_id: head.states[log_id]})
+            only = replace(head, states={log_id: head.states[log_id]})
             for at in range(0, len(chunks), COMMANDS_MAX):
                 some = chunks[at : at + COMMANDS_MAX]
                 answers = await self._ask(only, "read_members", [[start, chunk] for chunk in some])
@@ -230,18 +241,22 @@ class ViewReader:
             "views_incomplete", "some log lies so far behind the others that its window is no longer kept"
         )
 
-    async def _ask(self, head: Head, name: str, payloads: list[list]) -> dict[int, list[list]]:
-        """Answers of script `name` by log, one for each payload. Raises _Moved."""
+    async def _ask(
+        self, head: Head, name: str, payloads: list[list] | dict[int, list[list]]
+    ) -> dict[int, list[list]]:
+        """Answers of script `name` by log, one for each payload (of all logs, or by log). Raises _Moved."""
+        by_log = payloads if isinstance(payloads, dict) else dict.fromkeys(head.states, payloads)
         commands: list[Command] = [
             script(name, self._prefix, log_id, state.generation, payload)
             for log_id, state in head.states.items()
-            for payload in payloads
+            for payload in by_log[log_id]
         ]
         replies = await self._run(commands)
         for reply in replies:
-            if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+            error = isinstance(reply, ResponseError)
+            if "WRONGTYPE" in str(reply) if error else reply[0] == b"BROKEN":
                 raise ViewsUnavailable("views_rebuilding", "a key of the views is not what it must be")
-            if isinstance(reply, ResponseError):
+            if error:
                 raise _unavailable(reply)
             if reply[0] == b"BEHIND":
                 raise ViewsUnavailable(
@@ -250,7 +265,7 @@ class ViewReader:
             if reply[0] != b"OK":
                 raise _Moved
         answers = iter(replies)
-        return {log_id: [next(answers)[1:] for _ in payloads] for log_id in head.states}
+        return {log_id: [next(answers)[1:] for _ in by_log[log_id]] for log_id in head.states}
 
     async def _run(self, commands: Iterable[Command]) -> list[Reply]:
         try:

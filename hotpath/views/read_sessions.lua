@@ -4,7 +4,15 @@ local W, user = unpack(cmsgpack.unpack(ARGV[2]))
 if live_generation() ~= ARGV[1] then return { 'MOVED' } end
 local seen_step = redis.call('HGET', key(ARGV[1], 'state'), 'seen_step')
 if not seen_step or tonumber(seen_step) > W then return { 'MOVED' } end
-local found = redis.call('ZRANGEBYSCORE', key(ARGV[1], 'sessions:' .. user), '(' .. string.format('%d', W),
-  '+inf', 'WITHSCORES')
-table.insert(found, 1, 'OK')
-return found
+local answer = { 'OK' }
+local record = redis.call('HGET', key(ARGV[1], 'seen'), user)
+if not record then return answer end
+local sessions = sessions_of(record)
+if not sessions then return { 'BROKEN', 'seen' } end
+for i = 1, #sessions, 2 do
+  if sessions[i] > W then
+    answer[#answer + 1] = sessions[i + 1]
+    answer[#answer + 1] = sessions[i]
+  end
+end
+return answer

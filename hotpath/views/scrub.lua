@@ -1,34 +1,43 @@
--- Looks at one bounded piece of the live generation for damage that no other script would come upon: keys of users
+-- Looks at one bounded piece of the live generation for damage that no other script would come upon: under users
 -- that nobody sees any more, hashes of steps that nothing is added to. ARGV: generation, payload.
--- payload: {cursor of users, cursor of steps, members a call}, cursors as of ZSCAN. Returns {'OK', cursor, cursor}.
+-- payload: {user to go on after ('' for the first), cursor of steps as of ZSCAN, members a call}.
+-- Returns {'OK', user, cursor}.
 -- Every other script leaves each of these true, trimming included, so what is found otherwise came from outside.
 local live = live_generation()
 if live ~= ARGV[1] then return { 'MOVED', live } end
-local stored = {}
-for _, name in ipairs({ 'users', 'ranked', 'fading', 'pages', 'steps' }) do
-  local list_key = key(live, name)
-  if not is_type(list_key, 'zset') then return { 'BROKEN', list_key } end
-  stored[name] = redis.call('ZCARD', list_key)
-end
-if stored.ranked ~= stored.fading or stored.ranked > stored.users or (stored.pages == 0) ~= (stored.steps == 0) then
-  return { 'BROKEN', 'lists' } -- a whole list is gone
-end
-
-local users_cursor, steps_cursor, members_max = unpack(cmsgpack.unpack(ARGV[2]))
+local wrong = wrong_list(live, { 'users', 'seen', 'newest', 'ranked', 'pages', 'steps' })
+if wrong then return { 'BROKEN', wrong } end
 local call = redis.call
--- The size that `command` tells is an error where a key is of another type, and 0 where it was lost.
-local function look(list, cursor, part, command)
-  local found = call('ZSCAN', key(live, list), cursor, 'COUNT', members_max)
-  local members, prefix = found[2], key(live, part)
-  for i = 1, #members, 2 do
-    if call(command, prefix .. members[i]) == 0 then return nil, prefix .. members[i] end
-  end
-  return found[1]
+local stored = call('HLEN', key(live, 'seen'))
+local newest, newest_sum = newest_of(live)
+if not newest or newest_sum ~= stored then return { 'BROKEN', key(live, 'newest') } end
+-- All are of one score: only then are they in the order of their bytes.
+if call('ZCARD', key(live, 'users')) ~= stored or call('ZCOUNT', key(live, 'users'), 0, 0) ~= stored then
+  return { 'BROKEN', key(live, 'users') }
+end
+if call('ZCARD', key(live, 'ranked')) > stored then return { 'BROKEN', key(live, 'ranked') } end
+if call('EXISTS', key(live, 'pages')) ~= call('EXISTS', key(live, 'steps')) then
+  return { 'BROKEN', key(live, 'pages') } -- a whole list is gone
 end
 
-local lost
-users_cursor, lost = look('users', users_cursor, 'sessions:', 'ZCARD')
-if lost then return { 'BROKEN', lost } end
-steps_cursor, lost = look('steps', steps_cursor, 'pages:', 'HLEN')
-if lost then return { 'BROKEN', lost } end
-return { 'OK', users_cursor, steps_cursor }
+local last, steps_cursor, members_max = unpack(cmsgpack.unpack(ARGV[2]))
+local users, records = users_after(live, last, members_max)
+if #users > 0 then
+  local ranks = call('ZMSCORE', key(live, 'ranked'), unpack(users))
+  for i = 1, #users do
+    local last_seen, _, sessions = counts_of(records[i], 0)
+    if not last_seen then return { 'BROKEN', key(live, 'seen') } end
+    if tonumber(ranks[i] or 0) ~= (sessions > 1 and -sessions or 0) then
+      return { 'BROKEN', key(live, 'ranked') }
+    end
+  end
+end
+last = #users == members_max and users[#users] or ''
+
+-- The length is an error where a key is of another type, and 0 where it was lost.
+local steps = call('ZSCAN', key(live, 'steps'), steps_cursor, 'COUNT', members_max)
+for i = 1, #steps[2], 2 do
+  local step_key = key(live, 'pages:' .. steps[2][i])
+  if call('HLEN', step_key) == 0 then return { 'BROKEN', step_key } end
+end
+return { 'OK', last, steps[1] }

@@ -1,58 +1,101 @@
 -- Raises last-seen steps. Repeating it changes nothing. ARGV: generation, payload, 'building' or 'live'.
--- payload: {ticket before, ticket after, {user, session, step, user, session, step, ...}}; the entries of one
--- user stand together. Tickets chain the pieces of one batch: a piece whose predecessor was lost is refused.
+-- payload: {ticket before, ticket after, {user, ...}, {session, ...}, {step, ...}}, three lists of one length in any
+-- order, each session_id behind its length, as in records. Tickets chain the pieces of one batch: a piece whose
+-- predecessor was lost is refused. Scripts are not rolled back: everything is checked before the first write.
 local generation = ARGV[1]
 if ARGV[3] == 'live' then
   local live = live_generation()
   if live ~= generation then return { 'MOVED', live } end
 end
-local state_key, users_key = key(generation, 'state'), key(generation, 'users')
-local ranked_key, fading_key = key(generation, 'ranked'), key(generation, 'fading')
+local state_key = key(generation, 'state')
 if not is_type(state_key, 'hash') then return { 'BROKEN', state_key } end
-for _, name in ipairs({ users_key, ranked_key, fading_key }) do
-  if not is_type(name, 'zset') then return { 'BROKEN', name } end
-end
+local wrong = wrong_list(generation, { 'users', 'ranked', 'seen', 'newest' })
+if wrong then return { 'BROKEN', wrong } end
 local state = redis.call('HMGET', state_key, 'applied', 'seen_step', 'touched')
 if not state[1] then return { 'EMPTY', '' } end
-local before, after, entries = unpack(cmsgpack.unpack(ARGV[2]))
+local before, after, users, sessions, steps = unpack(cmsgpack.unpack(ARGV[2]))
 if before ~= '' and before ~= state[3] then return { 'TORN', '' } end
 
 local floor = tonumber(state[2])
-local users, sessions = {}, {}
-local at = 1
-while at <= #entries do
-  local user, newest, members = entries[at], -1, {}
-  repeat
-    local step = entries[at + 2]
-    if step > floor then
-      members[#members + 1] = step
-      members[#members + 1] = entries[at + 1]
-      newest = math.max(newest, step)
+local seen_key = key(generation, 'seen')
+local stored = redis.call('HMGET', seen_key, unpack(users))
+local sub = string.sub
+local packed = {} -- step -> its four bytes
+for _, step in ipairs(steps) do
+  if not packed[step] then packed[step] = struct.pack('>I4', step) end
+end
+local fields, place = {}, {} -- {user, record, ...} of those that change; user -> where the record is
+local added, ranked = {}, {}
+local newest = {} -- step -> users more or fewer
+
+local function move(from, to)
+  if from then newest[from] = (newest[from] or 0) - 1 end
+  newest[to] = (newest[to] or 0) + 1
+end
+
+local function put(user, record)
+  local at = place[user]
+  if not at then
+    at = #fields + 2
+    place[user], fields[at - 1] = at, user
+  end
+  fields[at] = record
+end
+
+-- A record of several sessions, or of another one: with the step of `session` raised, or with it added; nil when it is
+-- no record.
+local function raised(user, record, session, step)
+  local known = sessions_of(record)
+  if not known then return nil end
+  local last_seen, at = counts_of(record, 0), 1
+  for i = 1, #known, 2 do
+    local after_id = at + 5 + #known[i + 1]
+    if sub(record, at + 4, after_id - 1) == session then
+      if known[i] >= step then return record end
+      if step > last_seen then move(last_seen, step) end
+      return sub(record, 1, at - 1) .. packed[step] .. sub(record, at + 4)
     end
-    at = at + 3
-  until at > #entries or entries[at] ~= user
-  if newest >= 0 then
-    users[#users + 1] = newest
-    users[#users + 1] = user
-    sessions[#sessions + 1] = members
+    at = after_id
+  end
+  if step > last_seen then move(last_seen, step) end
+  ranked[user] = -(#known / 2 + 1)
+  return record .. packed[step] .. session
+end
+
+for i, user in ipairs(users) do
+  local step, session = steps[i], sessions[i]
+  if step > floor then
+    local record = place[user] and fields[place[user]] or stored[i]
+    if not record then
+      added[#added + 1] = 0
+      added[#added + 1] = user
+      move(nil, step)
+      put(user, packed[step] .. session)
+    elseif sub(record, 5) == session then
+      -- Nearly all: a user with one session, this one.
+      local known = session_at(record, 1)
+      if step > known then
+        move(known, step)
+        put(user, packed[step] .. session)
+      end
+    else
+      local other = raised(user, record, session, step)
+      if not other then return { 'BROKEN', seen_key } end
+      if other ~= record then put(user, other) end
+    end
   end
 end
--- Users first: were a session's key of a wrong type, trimming would still find those already written.
-if #users > 0 then redis.call('ZADD', users_key, 'GT', unpack(users)) end
-for i, members in ipairs(sessions) do
-  local user = users[2 * i]
-  local sessions_key = key(generation, 'sessions:' .. user)
-  local added = redis.call('ZADD', sessions_key, 'GT', unpack(members))
-  if added > 0 then
-    local stored = redis.call('ZCARD', sessions_key)
-    -- Most users have one session and are not ranked: what is only there to be ranked costs them nothing.
-    if stored > 1 then
-      redis.call('ZADD', ranked_key, -stored, user)
-      -- A new session moves the least last-seen step down at most; what stands there already may stay.
-      local least = redis.call('ZRANGE', sessions_key, 0, 0, 'WITHSCORES')[2]
-      redis.call('ZADD', fading_key, 'LT', least, user)
-    end
-  end
+local add_to_newest = adds_to_newest(generation, newest)
+if not add_to_newest then return { 'BROKEN', key(generation, 'newest') } end
+
+local ranks = {}
+for user, rank in pairs(ranked) do
+  ranks[#ranks + 1] = rank
+  ranks[#ranks + 1] = user
 end
+if #added > 0 then redis.call('ZADD', key(generation, 'users'), unpack(added)) end
+if #fields > 0 then redis.call('HSET', seen_key, unpack(fields)) end
+if #ranks > 0 then redis.call('ZADD', key(generation, 'ranked'), unpack(ranks)) end
+add_to_newest()
 redis.call('HSET', state_key, 'touched', after)
 return { 'OK', '' }

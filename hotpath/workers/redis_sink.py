@@ -16,7 +16,7 @@ Blocks of a log that is not LIVE are left to the healer, which reads the same ro
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -27,6 +27,7 @@ from hotpath import clock
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.views import link, progress, store
+from hotpath.views.acknowledged import SESSIONS_MAX, Acknowledged
 from hotpath.views.fold import LogChanges, fold_block
 from hotpath.views.healer import LOG_INTERVAL_S, Healer
 from hotpath.views.postgres import Request
@@ -62,6 +63,8 @@ class _Log:
     applied_at_tick: int = -1
     scrubbed: tuple[bytes, bytes] = store.SCRUB_START
     """How far the present generation's keys were looked through."""
+    acknowledged: Acknowledged = field(default_factory=Acknowledged)
+    """What the present generation is known to have; empty unless the phase is LIVE."""
 
     def learn(self, until_us: int, applied: int) -> None:
         """The views are complete until then when all below `applied` is in them."""
@@ -84,7 +87,11 @@ class RedisSink:
         self._prefix = settings.redis_prefix
         self._status = log_status
         self._client = link.connect(settings.redis_url, settings.redis_timeout_s)
-        self._logs = [_Log(row, int(log_id)) for row, log_id in enumerate(log_status["log_id"])]
+        sessions_max = SESSIONS_MAX // max(1, len(log_status))
+        self._logs = [
+            _Log(row, int(log_id), acknowledged=Acknowledged(sessions_max))
+            for row, log_id in enumerate(log_status["log_id"])
+        ]
         self._healer = Healer(settings, [known.log_id for known in self._logs], background, clock_us)
         self._by_id = {known.log_id: known for known in self._logs}
         self._as_of_us: int | None = None
@@ -168,6 +175,7 @@ class RedisSink:
     def _adopt(self, known: _Log, state: LogState) -> None:
         if known.state is None or known.state.generation != state.generation:
             known.scrubbed = store.SCRUB_START
+            known.acknowledged.clear()
         known.phase, known.state = Phase.LIVE, state
         if state.applied <= self._status["committed"][known.row]:
             # Else Redis is ahead of a Postgres that was restored: what it says holds for more than there is now.
@@ -181,6 +189,7 @@ class RedisSink:
         requests = []
         for known in logs:
             known.phase = Phase.HEALING
+            known.acknowledged.clear()
             epoch = int(self._status["epoch"][known.row])
             requests.append(Request(known.log_id, epoch, known.complete_until_us))
         self._healer.ask(requests, rebuild, self._as_of_us)
@@ -237,7 +246,7 @@ class RedisSink:
             fits = known.phase is Phase.LIVE and entry["first_offset"] <= known.state.applied
             if fits and known.state.applied < entry["next_offset"]:
                 start[known.row] = known.state.applied
-        return fold_block(block, start)
+        return fold_block(block, start, {row: self._logs[row].acknowledged for row in start})
 
     def _send(self, work: list[LogChanges]) -> None:
         commands, ends = [], []
@@ -253,6 +262,8 @@ class RedisSink:
             outcomes.append(store.outcome_of(replies[start:end]))
             if outcomes[-1] is Outcome.APPLIED:
                 self._advance(known, changes)
+            else:
+                known.acknowledged.clear()
             start = end
         self._settle(logs, outcomes)
         self._refuse(replies)
@@ -261,6 +272,7 @@ class RedisSink:
         watermark_s = max(known.state.watermark_s, changes.watermark_s)
         known.state = replace(known.state, applied=changes.next_offset, watermark_s=watermark_s)
         self._status["applied"][known.row] = changes.next_offset
+        known.acknowledged.add(changes.session_hashes, changes.seen_steps, known.state.seen_step)
 
     # Once a second
 
@@ -359,6 +371,7 @@ class RedisSink:
         """Let Redis go: note what is no longer known, and when to try again."""
         self._client.connection_pool.disconnect()
         for known in self._logs:
+            known.acknowledged.clear()
             if known.phase is Phase.LIVE:
                 known.phase = Phase.UNKNOWN
         self._retry_at = time.monotonic() + self._backoff_s

@@ -15,13 +15,14 @@ import pytest
 from hotpath import consolidate
 from hotpath.views import check, claims, keys, link, postgres
 from hotpath.views.compare import compare
-from hotpath.views.contents import Difference, keyspace_faults, read_log
+from hotpath.views.contents import Difference, read_log, sessions_of
 from hotpath.views.expected import expected_of
+from hotpath.views.keyspace import keyspace_faults
 from hotpath.views.read import ViewReader, ViewsUnavailable
 from hotpath.views.rebuild import LOCK_CLASS
 from tests.integration.test_redis_sink import one_for_each_log, simple, state_of
 from tests.support.blocks import NOON_US, Event
-from tests.support.live_views import World
+from tests.support.live_views import World, put_sessions, record_of
 from tests.support.servers import REPOSITORY
 
 SECOND_US = 1_000_000
@@ -78,41 +79,101 @@ def test_views_in_step_with_postgres_have_no_differences(world):
     assert differences(world) == []
 
 
+def sessions_of_a_user(world: World) -> tuple[str, dict[bytes, int]]:
+    """A user of several sessions, with their last-seen steps."""
+    user = a_user(world)
+    sessions = dict(sessions_of(world.redis.hget(name_of(world, "seen"), user)))
+    assert len(sessions) > 1
+    return user, sessions
+
+
+def put(world: World, user: str, sessions: dict[bytes, int]) -> None:
+    put_sessions(world.redis, lambda part: name_of(world, part), user, sessions)
+
+
 def session_lost(world: World) -> set[str]:
-    world.redis.delete(name_of(world, f"sessions:{a_user(world)}"))
+    user, sessions = sessions_of_a_user(world)
+    sessions.popitem()
+    put(world, user, sessions)
     return {"sessions"}
 
 
 def session_invented(world: World) -> set[str]:
-    user = a_user(world)
-    step = world.redis.zscore(name_of(world, "users"), user)
-    world.redis.zadd(name_of(world, f"sessions:{user}"), {"s-invented": step})
+    user, sessions = sessions_of_a_user(world)
+    put(world, user, sessions | {b"s-invented": max(sessions.values())})
     return {"sessions"}
 
 
 def session_set_back(world: World) -> set[str]:
-    user = a_user(world)
-    name = name_of(world, f"sessions:{user}")
-    session = world.redis.zrange(name, -1, -1)[0]
-    world.redis.zincrby(name, -1, session)
+    user, sessions = sessions_of_a_user(world)
+    session = max(sessions, key=sessions.get)
+    put(world, user, sessions | {session: sessions[session] - 1})
     return {"sessions"}
+
+
+def session_twice(world: World) -> set[str]:
+    user, sessions = sessions_of_a_user(world)
+    record = record_of(sessions)
+    world.redis.hset(name_of(world, "seen"), user, record + record_of(dict([sessions.popitem()])))
+    return {"seen", "ranked"}
+
+
+def record_is_none(world: World) -> set[str]:
+    world.redis.hset(name_of(world, "seen"), a_user(world), "not a record")
+    return {"seen"}
+
+
+def record_lost(world: World) -> set[str]:
+    world.redis.hdel(name_of(world, "seen"), a_user(world))
+    return {"seen", "users", "sessions", "newest"}
 
 
 def user_lost(world: World) -> set[str]:
     world.redis.zrem(name_of(world, "users"), a_user(world))
-    return {"users", "keys"}
+    return {"users"}
 
 
-def user_set_forward(world: World) -> set[str]:
+def user_out_of_order(world: World) -> set[str]:
     world.redis.zincrby(name_of(world, "users"), 1, a_user(world))
     return {"users"}
 
 
-def user_invented(world: World) -> set[str]:
-    step = NOON_US // 10_000_000
-    world.redis.zadd(name_of(world, "users"), {"nobody": step})
-    world.redis.zadd(name_of(world, "sessions:nobody"), {"s": step})
+def user_set_forward(world: World) -> set[str]:
+    user, sessions = sessions_of_a_user(world)
+    session = max(sessions, key=sessions.get)
+    put(world, user, sessions | {session: sessions[session] + 1})
     return {"users", "sessions"}
+
+
+def user_invented(world: World) -> set[str]:
+    put(world, "nobody", {b"s": NOON_US // 10_000_000})
+    return {"users", "sessions"}
+
+
+def user_without_sessions(world: World) -> set[str]:
+    world.redis.zadd(name_of(world, "users"), {"nobody": 0})
+    return {"seen"}
+
+
+def newest_step(world: World) -> int:
+    return max(map(int, world.redis.hkeys(name_of(world, "newest"))))
+
+
+def one_more_in_a_step(world: World) -> set[str]:
+    world.redis.hincrby(name_of(world, "newest"), newest_step(world), 1)
+    return {"newest"}
+
+
+def one_in_a_step_before(world: World) -> set[str]:
+    step = newest_step(world)
+    world.redis.hincrby(name_of(world, "newest"), step, -1)
+    world.redis.hincrby(name_of(world, "newest"), step - 1, 1)
+    return {"newest"}
+
+
+def count_of_a_step_is_no_number(world: World) -> set[str]:
+    world.redis.hset(name_of(world, "newest"), newest_step(world), "many")
+    return {"newest"}
 
 
 def rank_raised(world: World) -> set[str]:
@@ -127,12 +188,7 @@ def rank_lost(world: World) -> set[str]:
 
 def rank_of_nobody(world: World) -> set[str]:
     world.redis.zadd(name_of(world, "ranked"), {"nobody": -3})
-    return {"users", "sessions"}
-
-
-def trimming_would_come_too_late(world: World) -> set[str]:
-    world.redis.zincrby(name_of(world, "fading"), 100, a_user(world))
-    return {"fading"}
+    return {"users", "seen", "ranked"}
 
 
 def view_counted_twice(world: World) -> set[str]:
@@ -185,8 +241,7 @@ def current_lost(world: World) -> set[str]:
 
 def of_another_type(part: str, *views: str) -> Callable[[World], set[str]]:
     def tamper(world: World) -> set[str]:
-        step, user = a_page(world)[0], a_user(world)
-        name = name_of(world, part.format(step=step, user=user))
+        name = name_of(world, part.format(step=a_page(world)[0]))
         world.redis.delete(name)
         world.redis.set(name, "text")
         return set(views)
@@ -214,13 +269,20 @@ TAMPERINGS = [
     session_lost,
     session_invented,
     session_set_back,
+    session_twice,
+    record_is_none,
+    record_lost,
     user_lost,
+    user_out_of_order,
     user_set_forward,
     user_invented,
+    user_without_sessions,
+    one_more_in_a_step,
+    one_in_a_step_before,
+    count_of_a_step_is_no_number,
     rank_raised,
     rank_lost,
     rank_of_nobody,
-    trimming_would_come_too_late,
     view_counted_twice,
     sum_of_a_page_raised,
     step_unlisted,
@@ -236,11 +298,11 @@ TAMPERINGS = [
     of_another_type("state", "state", "keys"),
     of_another_type("users", "users", "keys"),
     of_another_type("ranked", "ranked", "keys"),
-    of_another_type("fading", "fading", "keys"),
+    of_another_type("seen", "seen", "keys"),
+    of_another_type("newest", "newest", "keys"),
     of_another_type("pages", "pages", "keys"),
     of_another_type("steps", "steps", "keys"),
     of_another_type("pages:{step}", "pages", "keys"),
-    of_another_type("sessions:{user}", "sessions", "keys"),
 ]
 
 
@@ -279,7 +341,7 @@ def test_a_view_that_lags_is_compared_at_what_it_has_applied(world):
     world.commit(simple(world, 100))
     assert differences(world) == []
     world.redis.zrem(name_of(world, "users"), a_user(world))
-    assert {"users", "keys"} <= {difference.view for difference in differences(world)}
+    assert {difference.view for difference in differences(world)} == {"users"}
 
 
 def test_last_seen_steps_that_are_ahead_of_the_counts_are_no_difference(world):
@@ -288,11 +350,9 @@ def test_last_seen_steps_that_are_ahead_of_the_counts_are_no_difference(world):
     offset = int(world.status["committed"][0])
     world.commit([Event(offset, 0, user_id="u-0-early", time_us=NOON_US)])
     step = NOON_US // 10_000_000
-    world.redis.zadd(name_of(world, "users"), {"u-0-early": step})
-    world.redis.zadd(name_of(world, "sessions:u-0-early"), {"s-1": step})
+    put(world, "u-0-early", {b"s-1": step})
     assert differences(world) == []
-    world.redis.zadd(name_of(world, "sessions:u-0-early"), {"s-1": step + 1})
-    world.redis.zadd(name_of(world, "users"), {"u-0-early": step + 1})
+    put(world, "u-0-early", {b"s-1": step + 1})
     assert {(d.log, d.view) for d in differences(world)} == {("events/0", "sessions"), ("events/0", "users")}
     assert log_id in world.log_ids
 

@@ -169,12 +169,10 @@ def test_a_forgotten_script_is_loaded_again(world):
 
 
 def test_a_touch_that_failed_keeps_counts_back(world):
-    """A session's key of another type makes the last-seen piece fail: `applied` must not move over it."""
+    """A record that is none makes the last-seen piece fail: `applied` must not move over it."""
     world.run([Event(0, 0, user_id="a"), Event(0, 1, user_id="b")], NOON_US)
     generation, other = state_of(world, 0).generation, state_of(world, 1).generation
-    key = keys.part("hotpath", world.log_ids[0], generation, "sessions:a")
-    world.redis.delete(key)
-    world.redis.set(key, "not a zset")
+    world.redis.hset(keys.part("hotpath", world.log_ids[0], generation, "seen"), "a", "not a record")
     world.run([Event(1, 0, user_id="a", session_id="new"), Event(1, 1, user_id="b")], NOON_US)
     check(world)
     assert state_of(world, 0).generation > generation
@@ -183,7 +181,7 @@ def test_a_touch_that_failed_keeps_counts_back(world):
 
 @pytest.mark.parametrize(
     "part",
-    ["state", "users", "ranked", "fading", "pages", "steps", "pages:*", "current", "generations"],
+    ["state", "users", "seen", "newest", "ranked", "pages", "steps", "pages:*", "current", "generations"],
 )
 def test_a_key_of_a_wrong_type_is_healed_and_nothing_is_left_behind(world, part):
     world.run(simple(world), NOON_US)
@@ -225,7 +223,7 @@ def idle_users(world: World, count: int = 300) -> None:
 
 
 @pytest.mark.parametrize("how", ["wrong type", "lost"])
-@pytest.mark.parametrize("part", ["sessions:u-0-7", "pages:*", "users", "ranked", "fading", "pages", "steps"])
+@pytest.mark.parametrize("part", ["users", "seen", "newest", "ranked", "pages", "pages:*", "steps"])
 def test_damage_that_no_event_comes_upon_is_healed_by_ticks_alone(world, monkeypatch, part, how):
     monkeypatch.setattr(store, "SCRUB_USERS_MAX", 20)
     idle_users(world)
@@ -235,14 +233,45 @@ def test_damage_that_no_event_comes_upon_is_healed_by_ticks_alone(world, monkeyp
     world.redis.delete(name)
     if how == "wrong type":
         world.redis.set(name, "not what it was")
+    is_healed_by_ticks(world, generation, other)
+
+
+def is_healed_by_ticks(world: World, generation: int, other: int) -> None:
+    """The first log goes into a new generation, the second one stays in its own."""
     wait_until(
         lambda: world.sink.tick(NOON_US) and state_of(world, 0).generation > generation,
         "the damage is noticed",
     )
     world.tick(NOON_US)
     check(world)
-    world.check_ranks()
+    world.check_lists()
     assert state_of(world, 1).generation == other, "the other log was left alone"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("HSET", "seen", "u-0-7", "not a record"),
+        ("HSET", "seen", "u-0-7", ""),
+        ("HDEL", "seen", "u-0-7"),
+        ("HSET", "seen", "a stranger", b"\0\0\1\0\1s"),
+        ("ZREM", "users", "u-0-7"),
+        ("ZINCRBY", "users", 1, "u-0-7"),
+        ("ZADD", "users", 0, "a stranger"),
+        ("ZREM", "ranked", "u-0-7"),
+        ("ZINCRBY", "ranked", 1, "u-0-7"),
+        ("HINCRBY", "newest", NOON_US // 10_000_000, 1),
+        ("HSET", "newest", NOON_US // 10_000_000, "many"),
+    ],
+    ids=lambda damage: " ".join(map(str, damage[:3])),
+)
+def test_damage_inside_a_key_under_idle_users_is_healed_by_ticks_alone(world, monkeypatch, damage):
+    monkeypatch.setattr(store, "SCRUB_USERS_MAX", 20)
+    idle_users(world)
+    generation, other = state_of(world, 0).generation, state_of(world, 1).generation
+    command, part, *arguments = damage
+    world.redis.execute_command(command, keys.part("hotpath", world.log_ids[0], generation, part), *arguments)
+    is_healed_by_ticks(world, generation, other)
 
 
 def test_looking_for_damage_goes_round_and_finds_none_in_whole_views(world, monkeypatch):

@@ -10,7 +10,9 @@ import pytest
 import redis
 
 from hotpath.events import EventClass
-from hotpath.views import keys
+from hotpath.views import keys, link
+from hotpath.views.contents import sessions_of
+from tests.support.live_views import put_sessions
 from tests.support.pipeline import Topic
 from tests.support.proven import Proven, differences, produce_everything, prove_quietly, running
 
@@ -310,36 +312,57 @@ class Views:
         self.client.hincrby(self.key(f"pages:{step}"), page, 1)
         return [f"views.pages of {page} in step {step}: expected *, found *"]
 
+    def sessions(self, user: str) -> dict[bytes, int]:
+        return dict(sessions_of(self.client.hget(self.key("seen"), user)))
+
     def user_missing(self) -> list[str]:
+        self.client.zrem(self.key("users"), user := self.member("users"))
+        return [f"views.users of {user}: expected a member with score 0, found none"]
+
+    def user_without_record(self) -> list[str]:
         # One with a single session: of others the ranking tells as well.
-        ranked = set(self.client.zrange(self.key("ranked"), 0, -1))
-        users = self.client.zrevrange(self.key("users"), 0, -1)
-        user = next(user.decode() for user in users if user not in ranked)
-        sessions = self.client.zrange(self.key(f"sessions:{user}"), 0, -1)
-        self.client.zrem(self.key("users"), user)
-        return [f"views.users of {user}: expected *, found none"] + [
-            f"views.sessions of {user} {session.decode()}: expected *, found none" for session in sessions
+        records = self.client.hgetall(self.key("seen"))
+        user = next(user.decode() for user, record in records.items() if len(sessions_of(record)) == 1)
+        ((session, step),) = self.sessions(user).items()
+        self.client.hdel(self.key("seen"), user)
+        return [
+            f"views.seen of {user}: expected a record of sessions, found none",
+            f"views.newest of users last seen in step {step} or later: expected *, as in `seen`, found *",
+            f"views.users of {user}: expected {step}, found none",
+            f"views.sessions of {user} {session.decode()}: expected {step}, found none",
         ]
 
+    def record_that_is_none(self) -> list[str]:
+        self.client.hset(self.key("seen"), user := self.member("users"), "no such thing")
+        self.client.zrem(self.key("ranked"), user)
+        return [f"views.seen of {user}: expected a record of sessions, found 'no such thing'"]
+
     def user_invented(self) -> list[str]:
-        step = int(self.client.zscore(self.key("users"), self.member("users")))
-        self.client.zadd(self.key("users"), {"nobody": step})
-        self.client.zadd(self.key("sessions:nobody"), {"s": step})
+        step = max(map(int, self.client.hkeys(self.key("newest"))))
+        put_sessions(self.client, self.key, "nobody", {b"s": step})
         return [
             f"views.users of nobody: expected none, found {step}",
             f"views.sessions of nobody s: expected none, found {step}",
         ]
 
     def session_seen_too_late(self) -> list[str]:
-        user = self.member("users")
-        sessions = self.key(f"sessions:{user}")
-        session = self.client.zrevrange(sessions, 0, 0)[0].decode()
-        self.client.zincrby(sessions, 1, session)
-        self.client.zincrby(self.key("users"), 1, user)
+        sessions = self.sessions(user := self.member("users"))
+        session = max(sessions, key=sessions.get)
+        put_sessions(self.client, self.key, user, sessions | {session: sessions[session] + 1})
         return [
             f"views.users of {user}: expected *, found *",
-            f"views.sessions of {user} {session}: expected *, found *",
+            f"views.sessions of {user} {session.decode()}: expected *, found *",
         ]
+
+    def one_user_more_in_a_step(self) -> list[str]:
+        step = max(map(int, self.client.hkeys(self.key("newest"))))
+        self.client.hincrby(self.key("newest"), step, 1)
+        return [f"views.newest of users last seen in step {step} or later: expected *, as in `seen`, found *"]
+
+    def rank_off_by_one(self) -> list[str]:
+        user = self.member("ranked")
+        self.client.zincrby(self.key("ranked"), 1, user)
+        return [f"views.ranked of {user}: expected -*, found *"]
 
     def applied_too_far(self) -> list[str]:
         self.client.hincrby(self.key("state"), "applied", 1)
@@ -374,6 +397,10 @@ def views(proven: Proven) -> Iterator[Views]:
         Views.page_count_off_by_one,
         Views.page_count_of_a_step_off_by_one,
         Views.user_missing,
+        Views.user_without_record,
+        Views.record_that_is_none,
+        Views.one_user_more_in_a_step,
+        Views.rank_off_by_one,
         Views.user_invented,
         Views.session_seen_too_late,
         Views.applied_too_far,
@@ -389,10 +416,15 @@ def test_what_is_changed_in_redis_is_named(tamper, proven: Proven, views: Views)
     assert_named(found, [pattern if "list of" in pattern else where + pattern for pattern in patterns])
 
 
-def test_users_whom_trimming_has_only_begun_with_are_no_difference(proven: Proven, views: Views):
-    user, step = views.client.zrange(views.key("users"), 0, 0, withscores=True)[0]
-    views.client.hset(views.key("state"), "seen_step", int(step))
-    views.client.delete(views.key("sessions:") + user.decode())
+def test_users_whom_trimming_has_not_come_to_are_no_difference(proven: Proven, views: Views):
+    """Before a sweep, and when it has gone through half of the users."""
+    step = min(map(int, views.client.hkeys(views.key("newest"))))
+    borders = link.script("trim", PREFIX, views.log_id, views.generation, [0, step, 1, 1, step])
+    assert link.run(views.client, [borders]) == [[b"OK", b"0"]]
+    assert differences(prove_quietly(proven.settings)) == []
+    some = views.client.zcard(views.key("users")) // 2
+    begin = link.script("trim", PREFIX, views.log_id, views.generation, [0, step, 1, some, 0])
+    assert link.run(views.client, [begin]) == [[b"OK", b"1"]]
     assert differences(prove_quietly(proven.settings)) == []
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotpath.workers import bot_table, bots
+from hotpath.hash_table import HashTable
+from hotpath.workers import bots
 from hotpath.workers.bots import BotCounts
 
 LATE_MAX_S = 30
@@ -39,8 +40,7 @@ STEPS = st.lists(st.tuples(ROWS, st.integers(0, 12), st.booleans()), max_size=12
 def small_tables():
     """Tables that grow, parts that are cut and parts that are frozen within a few dozen rows."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(bot_table, "SLOTS_MIN", 4)
-    patch.setattr(bot_table.HotTable.__init__, "__defaults__", (4,))
+    patch.setattr(HashTable.__init__, "__defaults__", (4,))
     patch.setattr(bots, "ROWS_MAX", 7)
     patch.setattr(bots, "FREEZE_KEYS_MIN", 3)
     yield

@@ -100,6 +100,7 @@ class Disturber:
         self._world.images.append(self._world.redis.store.copy())
 
     def _wipe_redis(self) -> None:
+        self._world.invariants.forget_generations()
         self._world.redis.restart({}, self._chance.choice((0, 0, 1)))
 
     def _restart_redis(self) -> None:
@@ -107,6 +108,7 @@ class Disturber:
 
     def _restore_redis(self) -> None:
         if self._world.images:
+            self._world.invariants.forget_generations()
             self._world.redis.restart(self._chance.choice(self._world.images), self._chance.random())
             self._world.images = []
 
@@ -115,6 +117,7 @@ class Disturber:
 
     def _lose_log(self) -> None:
         """All keys of one log are gone."""
+        self._world.invariants.forget_generations()
         redis = self._world.redis
         log_ids = list(self._world.server.tables.logs)
         if log_ids:
@@ -134,6 +137,7 @@ class Disturber:
             return
         key = self._chance.choice(keys)
         self._world.scheduler.note(key.decode())
+        self._world.invariants.forget_generations()
         log_id, _, rest = key.removeprefix(PREFIX + b"{").partition(b"}:")
         generation = rest.split(b":")[0]
         if generation.isdigit():

@@ -6,14 +6,26 @@ are judged whenever a key of theirs has changed: against a recount of the events
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from hotpath.events import PAGE_VIEW, STEP_S
+from hotpath.views.contents import sessions_of
 from tests.simulation.kafka import Log, Record
 from tests.simulation.postgres import EventRow, Server, Session, Transaction
-from tests.simulation.redis_store import RedisStore, Zset
+from tests.simulation.redis_store import RedisStore
 from tests.simulation.scheduler import Life, Scheduler
 
 PREFIX = b"hotpath:"
+
+
+@dataclass
+class Generations:
+    """What was seen of a log's generations: the live one, which one was live when each was begun (None: not known),
+    and how far each had applied when another replaced it."""
+
+    live: bytes
+    begun: dict[bytes, bytes | None]
+    replaced: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class Invariants:
@@ -26,6 +38,7 @@ class Invariants:
         self.store: RedisStore
         self.owners: dict[int, Life] = {}  # by log_id: who took it over last
         self._owned_from_us: dict[int, int] = {}
+        self._generations: dict[int, Generations] = {}
         self.damaged: set[tuple[int, bytes]] = set()
         """(log_id, generation) that somebody has damaged so that no script can notice."""
 
@@ -118,7 +131,45 @@ class Invariants:
         changed = {key.split(b"{", 1)[1].split(b"}", 1)[0] for key in self.store.changed if b"{" in key}
         self.store.changed.clear()
         for log_id in sorted(changed):
+            self._check_generations(int(log_id))
             self.check_views(int(log_id))
+
+    def forget_generations(self) -> None:
+        """Somebody is about to change keys behind the scripts' back."""
+        self._generations.clear()
+
+    def _check_generations(self, log_id: int) -> None:
+        """A generation only replaces the one that was live when it was begun, which nobody changes from then on."""
+        data = self.store.data
+        live = data.get(PREFIX + b"{%d}:current" % log_id)
+        live = live if type(live) is bytes else b""
+        listed = data.get(PREFIX + b"{%d}:generations" % log_id)
+        listed = listed if type(listed) is set else set()
+        known = self._generations.get(log_id)
+        if known is None:
+            self._generations[log_id] = Generations(live, dict.fromkeys(listed))
+            return
+        for generation in listed - known.begun.keys():
+            known.begun[generation] = live
+        if live != known.live:
+            seen = known.begun.get(live)
+            if live and seen is not None and seen != known.live:
+                self._scheduler.fail(
+                    f"generation {live.decode()} of log {log_id} replaces {known.live.decode()}, "
+                    f"but {seen.decode() or 'none'} was live when it was begun"
+                )
+            known.replaced[known.live] = self._applied(log_id, known.live)
+            known.live = live
+        for generation, applied in known.replaced.items():
+            now = self._applied(log_id, generation)
+            if generation != live and now not in (applied, b""):
+                self._scheduler.fail(
+                    f"generation {generation.decode()} of log {log_id}, which was replaced, goes to {now.decode()}"
+                )
+
+    def _applied(self, log_id: int, generation: bytes) -> bytes:
+        state = self.store.data.get(self._key(log_id, generation, b"state"))
+        return state.get(b"applied", b"") if type(state) is dict else b""
 
     def live(self, log_id: int) -> tuple[bytes, dict[bytes, bytes]] | None:
         """A log's live generation and its state; None when there is none that works."""
@@ -141,7 +192,9 @@ class Invariants:
         if found is None or row is None or (log_id, found[0]) in self.damaged:
             return
         generation, state = found
-        numbers = {name.decode(): int(value) for name, value in state.items() if name != b"touched"}
+        numbers = {
+            name.decode(): int(value) for name, value in state.items() if name not in (b"touched", b"cursor")
+        }
         what = f"views of log {log_id}, generation {generation.decode()}, applied {numbers['applied']}:"
         if numbers["applied"] > row.next_offset:
             self._scheduler.fail(f"{what} ahead of Postgres, which is at {row.next_offset}")
@@ -195,17 +248,25 @@ class Invariants:
                 most[pair] = max(most.get(pair, 0), step)
                 if event.kafka_offset < applied:
                     least[pair] = max(least.get(pair, 0), step)
-        users: Zset = data.get(self._key(log_id, generation, b"users"), {})
+        seen = data.get(self._key(log_id, generation, b"seen"), {})
+        stored = {user: dict(sessions_of(record)) for user, record in seen.items()}
+        users = {user: max(sessions.values()) for user, sessions in stored.items()}
         low, high = _by_user(least), _by_user(most)
         for user in low.keys() | users.keys():
-            step = int(users.get(user, 0))
+            step = users.get(user, 0)
             if max(step, low.get(user, 0)) > seen_step and not low.get(user, 0) <= step <= high.get(user, 0):
                 fail(f"{what} user {user} last seen in {step}, not {low.get(user)} to {high.get(user)}")
-        stored = {user: data.get(self._key(log_id, generation, b"sessions:" + user), {}) for user in users}
         for user, session in least:
-            step = int(stored.get(user, {}).get(session, 0))
+            step = stored.get(user, {}).get(session, 0)
             if not least[(user, session)] <= step <= most[(user, session)]:
                 fail(f"{what} session {session} last seen in {step}, not {least[(user, session)]}")
+        listed = data.get(self._key(log_id, generation, b"users"), {})
+        if dict(listed) != dict.fromkeys(stored, 0):
+            fail(f"{what} users are {dict(listed)}, those with records {sorted(stored)}")
+        newest = data.get(self._key(log_id, generation, b"newest"), {})
+        counted = Counter(users.values())
+        if {int(step): int(count) for step, count in newest.items()} != counted:
+            fail(f"{what} newest is {newest}, not {dict(counted)}")
         ranked = data.get(self._key(log_id, generation, b"ranked"), {})
         several = {user: -len(sessions) for user, sessions in stored.items() if len(sessions) > 1}
         if dict(ranked) != several:

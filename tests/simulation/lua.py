@@ -1,6 +1,6 @@
 """Runs the real scripts, in Redis's own Lua (5.1), over a RedisStore.
 
-`redis.call` and `cmsgpack.unpack` are what scripts get of Redis; values are converted as Redis converts them.
+`redis.call`, `cmsgpack.unpack` and `struct.pack` are what scripts get of Redis; values are converted as Redis does it.
 One interpreter serves all worlds: scripts keep nothing between calls.
 """
 
@@ -65,6 +65,12 @@ def _unpack(blob: bytes) -> Any:
     return _unpacked(msgpack.unpackb(blob, raw=True))
 
 
+def _pack(shape: bytes, number: float) -> bytes:
+    assert shape == b">I4", "the simulated Redis has to learn it"
+    return int(number).to_bytes(4, "big")
+
+
+_globals[b"struct"] = _table_of({b"pack": _pack})
 _globals[b"redis"] = _table_of({b"call": _call})
 _globals[b"cmsgpack"] = _table_of({b"unpack": _unpack})
 

@@ -18,6 +18,7 @@ from unittest import mock
 from hotpath import sql
 from hotpath.shm.ring import Ring
 from hotpath.views import link, progress, rebuild
+from hotpath.views.acknowledged import Acknowledged
 from hotpath.workers import assignment
 from hotpath.workers.pipeline import Pipeline
 from hotpath.workers.postgres_sink import PostgresSink
@@ -226,6 +227,29 @@ MUTANTS = (
         ),
     ),
     _mutant(
+        "switched-blindly",
+        "a generation goes live whatever went live meanwhile, and who replaced it has not dropped it",
+        lambda: in_script("switch", "if live ~= old then return { 'MOVED', live } end", ""),
+        lambda: in_code(
+            rebuild.Rebuilder,
+            "drop",
+            ("store.drop_others(self._client, self._prefix, log_id)", "pass"),
+        ),
+        first=2_400,
+    ),
+    _mutant(
+        "generation-not-compared",
+        "changes go into a generation that is not live any more",
+        lambda: in_script("touch", "if live ~= generation then return { 'MOVED', live } end", ""),
+        lambda: in_script("apply", "if live ~= generation then return { 'MOVED', live } end", ""),
+        first=400,
+    ),
+    _mutant(
+        "remembered-too-late",
+        "a session counts as acknowledged in a later step than it was",
+        lambda: in_code(Acknowledged, "add", ("steps.astype(np.uint32)", "steps.astype(np.uint32) + 1")),
+    ),
+    _mutant(
         "sums-not-trimmed",
         "trimming leaves the sums of pages as they are",
         lambda: in_script("trim", "'-' .. found[i + 1]", "'-0'"),
@@ -233,9 +257,7 @@ MUTANTS = (
     _mutant(
         "trimmed-too-far",
         "trimming takes users of a step inside the window",
-        lambda: in_script(
-            "trim", "users_key, '-inf', seen_step, 'LIMIT'", "users_key, '-inf', seen_step + 1, 'LIMIT'"
-        ),
+        lambda: in_script("trim", "counts_of(record, seen_step)", "counts_of(record, seen_step + 1)"),
     ),
     _mutant(
         "complete-too-early",

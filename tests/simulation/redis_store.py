@@ -302,6 +302,15 @@ def zrangebyscore(store: RedisStore, key: bytes, least: bytes, most: bytes, *opt
 
 
 @command
+def zrangebylex(store: RedisStore, key: bytes, least: bytes, most: bytes, *limit: bytes) -> list[bytes]:
+    assert most == b"+", "the simulated Redis has to learn it"
+    members = [member for member, _ in (store.value(key, Zset) or Zset()).ordered()]
+    if least != b"-":
+        members = [member for member in members if member > least[1:]]
+    return members[: int(limit[2])]
+
+
+@command
 def zcount(store: RedisStore, key: bytes, least: bytes, most: bytes) -> int:
     return len(_between(store, key, least, most))
 

@@ -1,6 +1,7 @@
 """A small world around the live views: logs in Postgres, one sink, and what the views must be by brute force."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import psycopg
@@ -11,10 +12,32 @@ from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.shm.control import LOG_STATUS_DTYPE
 from hotpath.views import keys, link
+from hotpath.views.contents import sessions_of
 from hotpath.views.read import ViewReader
 from hotpath.workers.redis_sink import RedisSink
 from tests.support.blocks import NOON_US, Event, append_events, new_block
 from tests.support.pipeline import wait_until
+
+
+def record_of(sessions: dict[bytes, int]) -> bytes:
+    """What stands in `seen` of a user with these sessions (session_id -> last-seen step)."""
+    return b"".join(step.to_bytes(4, "big") + bytes([len(s)]) + s for s, step in sessions.items())
+
+
+def put_sessions(
+    client: redis.Redis, name: Callable[[str], str], user: str, sessions: dict[bytes, int]
+) -> None:
+    """Make these a user's sessions, so that nothing contradicts itself. `name`: the key of a part of the generation."""
+    known = sessions_of(client.hget(name("seen"), user) or b"")
+    if known:
+        client.hincrby(name("newest"), max(step for _, step in known), -1)
+    client.hincrby(name("newest"), max(sessions.values()), 1)
+    client.zadd(name("users"), {user: 0})
+    client.hset(name("seen"), user, record_of(sessions))
+    if len(sessions) > 1:
+        client.zadd(name("ranked"), {user: -len(sessions)})
+    else:
+        client.zrem(name("ranked"), user)
 
 
 class World:
@@ -133,25 +156,23 @@ class World:
         counts = Counter(user for user, _ in sessions)
         return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:limit]
 
-    def check_ranks(self) -> None:
-        """`ranked` says of every user with several stored sessions how many, and `fading` not too late a step."""
+    def check_lists(self) -> None:
+        """`users`, `newest` and `ranked` say what the records of `seen` say."""
         for log_id in self.log_ids:
             live = self.redis.get(keys.current("hotpath", log_id)).decode()
-            prefix = keys.part("hotpath", log_id, live, "sessions:").encode()
-            stored = {
-                name.removeprefix(prefix): self.redis.zrange(name, 0, -1, withscores=True)
-                for name in self.redis.scan_iter(match=prefix + b"*")
-            }
-            several = {user: sessions for user, sessions in stored.items() if len(sessions) > 1}
-            ranked = dict(
-                self.redis.zrange(keys.part("hotpath", log_id, live, "ranked"), 0, -1, withscores=True)
-            )
-            fading = dict(
-                self.redis.zrange(keys.part("hotpath", log_id, live, "fading"), 0, -1, withscores=True)
-            )
-            assert ranked == {user: -len(sessions) for user, sessions in several.items()}
-            assert fading.keys() == several.keys()
-            assert all(fading[user] <= sessions[0][1] for user, sessions in several.items())
+
+            def name(part: str, log_id: int = log_id, live: str = live) -> str:
+                return keys.part("hotpath", log_id, live, part)
+
+            stored = {user: sessions_of(record) for user, record in self.redis.hgetall(name("seen")).items()}
+            assert all(stored.values())
+            assert self.redis.zrange(name("users"), 0, -1, withscores=True) == [
+                (u, 0) for u in sorted(stored)
+            ]
+            newest = Counter(max(step for _, step in sessions) for sessions in stored.values())
+            assert {int(k): int(v) for k, v in self.redis.hgetall(name("newest")).items()} == newest
+            ranked = dict(self.redis.zrange(name("ranked"), 0, -1, withscores=True))
+            assert ranked == {user: -len(sessions) for user, sessions in stored.items() if len(sessions) > 1}
 
     async def check(self, limit: int = 5) -> int:
         """Compare every view with what it must be; the as_of at which they were read."""

@@ -11,6 +11,7 @@ LAYERS = [
         "hotpath.errors",
         "hotpath.clock",
         "hotpath.reference",
+        "hotpath.hash_table",
     },
     {
         "hotpath.settings",

@@ -3,12 +3,15 @@
 import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hotpath.events import EventClass
+from hotpath.hash_table import HashTable
 from hotpath.views import fold
+from hotpath.views.acknowledged import Acknowledged
 from hotpath.views.fold import fold_block, fold_counts, fold_seen
 from tests.support.blocks import NOON_US, Event, append_events, new_block
 
@@ -95,12 +98,50 @@ def test_rows_below_what_is_applied_are_left_out():
     assert {session for _, session in seen_of(changes.seen)} == {b"6", b"7", b"8", b"9"}
 
 
-def test_a_users_sessions_stand_together():
+def test_each_session_of_a_user_comes_once():
     block = new_block()
     append_events(block, [Event(i, user_id=f"u-{i % 5}", session_id=f"s-{i % 9}") for i in range(45)])
-    users = fold_block(block, {0: 0})[0].seen[::3]
-    borders = sum(before != after for before, after in itertools.pairwise(users))
-    assert borders == 4
+    seen = seen_of(fold_block(block, {0: 0})[0].seen)
+    assert seen.keys() == {(b"u-%d" % (i % 5), b"s-%d" % (i % 9)) for i in range(45)}
+
+
+def acknowledge(acknowledged: Acknowledged, changes: fold.LogChanges, seen_step: int = 0) -> None:
+    acknowledged.add(changes.session_hashes, changes.seen_steps, seen_step)
+
+
+def test_what_was_acknowledged_is_left_out_and_page_views_are_not():
+    block = new_block(log_ids=(7, 9))
+    rows = [Event(i, i % 2, user_id=f"u-{i}", session_id="s") for i in range(10)]
+    append_events(block, rows)
+    known = {0: Acknowledged(), 1: Acknowledged()}
+    first = fold_block(block, {0: 0, 1: 0}, known)
+    assert [len(changes.seen) for changes in first] == [15, 15]
+    acknowledge(known[0], first[0])
+    again = fold_block(block, {0: 0, 1: 0}, known)
+    assert [len(changes.seen) for changes in again] == [0, 15]
+    assert [counts_of(a.pieces) for a in again] == [counts_of(f.pieces) for f in first]
+    later = new_block()
+    append_events(later, [Event(10, time_us=NOON_US + 10_000_000, user_id="u-4", session_id="s"), rows[6]])
+    (changes,) = fold_block(later, {0: 0}, known)
+    assert seen_of(changes.seen) == {(b"u-4", b"s"): NOON_STEP + 1}
+    known[0].clear()
+    assert len(fold_block(block, {0: 0}, known)[0].seen) == 15
+
+
+@given(st.lists(st.tuples(st.integers(-40, 40), st.integers(1, 60), st.booleans()), max_size=200))
+def test_what_is_remembered_is_never_more_than_what_was_acknowledged(calls):
+    acknowledged, newest, seen_step = Acknowledged(sessions_max=30), {}, 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HashTable.__init__, "__defaults__", (4,))
+        acknowledged.clear()
+        for session, step, moves in calls:
+            hashes, steps = np.array([session]), np.array([step])
+            if acknowledged.are_news(hashes, steps)[0]:
+                acknowledged.add(hashes, steps, seen_step)
+            else:
+                assert newest[session or 1] >= step
+            newest[session or 1] = max(step, newest.get(session or 1, 0))
+            seen_step = max(seen_step, step - 20) if moves else seen_step
 
 
 def test_more_pairs_than_a_piece_may_have_are_split_by_offset():
@@ -141,6 +182,5 @@ def test_a_bucket_counts_in_the_piece_that_holds_its_offsets():
         assert all(page.startswith(b"/%d-" % bucket) for page in piece.counts[0][1][::2])
 
 
-def test_rows_of_one_user_from_postgres_are_brought_together():
-    flat = fold_seen([("u", "a", 1), ("v", "b", 2), ("u", "c", 3)])
-    assert flat == [b"u", b"a", 1, b"u", b"c", 3, b"v", b"b", 2]
+def test_rows_from_postgres_become_entries():
+    assert fold_seen([("u", "a", 1), ("ü", "b", 2)]) == [b"u", b"a", 1, "ü".encode(), b"b", 2]
