@@ -124,6 +124,10 @@ class RedisAnswersErrors(RedisFault):
             client.config_set("min-replicas-to-write", "0")
 
 
+TYPES = (b"zset", b"hash")
+"""Of the keys of the views that something stands in for long."""
+
+
 class RedisWrongTypes(RedisFault):
     """Somebody overwrites keys of the views with something else; mostly under users who are not seen again."""
 
@@ -132,7 +136,7 @@ class RedisWrongTypes(RedisFault):
 
     def inject(self, world: World) -> None:
         with world.redis_client() as client:
-            views = [key for key in client.scan_iter("hotpath:*", count=1_000) if client.type(key) == b"zset"]
+            views = [key for key in client.scan_iter("hotpath:*", count=1_000) if client.type(key) in TYPES]
             self._planted = self.chance.sample(sorted(views), min(3, len(views)))
             for key in self._planted:
                 client.set(key, b"not what it was")

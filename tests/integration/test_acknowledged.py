@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import msgpack
 import numpy as np
@@ -29,7 +30,7 @@ class Nothing(Acknowledged):
 class TwinWorld(World):
     """`kept`: keys and values of a snapshot of Redis."""
 
-    kept: dict[bytes, bytes] = {}
+    kept: ClassVar[dict[bytes, bytes]] = {}
 
 
 def touched(commands: list[link.Command]) -> int:

@@ -235,6 +235,7 @@ MUTANTS = (
             "drop",
             ("store.drop_others(self._client, self._prefix, log_id)", "pass"),
         ),
+        first=2_400,
     ),
     _mutant(
         "generation-not-compared",
