@@ -77,6 +77,13 @@ class Watch:
     """(seconds, bytes of the largest worker beside its bot counts), looked at four times a second."""
     workers: list[dict[str, object]] = field(default_factory=list)  # as last seen
 
+    def steady_rate(self, events: int, until_s: float) -> float:
+        """Events/s of `events` from the first commit on.
+
+        The first commit ends the start of the interpreters; what it held took as long, and is left out with it.
+        """
+        return (events - self.first_commit_events) / max(until_s - self.first_commit_s, POLL_S)
+
 
 class Supervised:
     """`python -m hotpath.supervisor` over a place."""
@@ -254,13 +261,8 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
     }
     host = machine()
     bound = limit(host["cores"], parts_us)
-    # The first commit ends the start of the interpreters; what it held took as long, and is left out with it.
-    after_first = filled.events - seen.first_commit_events
-
-    def steady_rate(until_s: float) -> float:
-        return after_first / max(until_s - seen.first_commit_s, POLL_S)
-
-    committed_per_s, applied_per_s = steady_rate(seen.committed_s), steady_rate(seen.applied_s)
+    committed_per_s = seen.steady_rate(filled.events, seen.committed_s)
+    applied_per_s = seen.steady_rate(filled.events, seen.applied_s)
     stages = stages_us(seen.workers, filled.events)
     return {
         "machine": host,
