@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -127,8 +127,17 @@ def supervised(at: Place, procs: int, flags: list[str]) -> Iterator[Supervised]:
         running.stop()
 
 
-def watch_to_the_end(at: Place, running: Supervised, ends: dict[int, int], timeout_s: float) -> Watch:
-    """Look on until Postgres and Redis hold the logs to their `ends`. Raises Unavailable after `timeout_s`."""
+def watch_to_the_end(
+    at: Place,
+    running: Supervised,
+    ends: dict[int, int],
+    timeout_s: float,
+    progress: Callable[[int], None] = lambda committed: None,
+) -> Watch:
+    """Look on until Postgres and Redis hold the logs to their `ends`; `progress` is told how much is committed.
+
+    Raises Unavailable after `timeout_s`.
+    """
     seen, began, looked_at = Watch(), time.perf_counter(), 0.0
     with (
         psycopg.connect(at.settings.postgres_dsn, autocommit=True) as postgres,
@@ -143,6 +152,7 @@ def watch_to_the_end(at: Place, running: Supervised, ends: dict[int, int], timeo
                 _look_at_workers(running, seen, now)
             positions = _positions(postgres, at)
             committed = sum(position for _, position in positions.values())
+            progress(committed)
             if committed and not seen.first_commit_events:
                 seen.first_commit_s, seen.first_commit_events = now, committed
             done = all(positions.get(number, (0, 0))[1] >= end for number, end in ends.items())

@@ -80,7 +80,7 @@ class Workload:
 
 
 def padded(value: str | bytes | None, value_bytes: int) -> str | bytes | None:
-    """An event of people or bots (text, ASCII) with a further field, so that it has so many bytes; others as they are."""
+    """An event of people or bots (text, ASCII) with a field more, so that it has so many bytes; others as they are."""
     if not isinstance(value, str):
         return value
     lacking = value_bytes - len(value) - len(_PADDING_FIELD)

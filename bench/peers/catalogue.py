@@ -76,6 +76,24 @@ def _connect(job: Job, folder: Path) -> Iterator[Running]:
         yield processes
 
 
+@contextmanager
+def _flink(job: Job, folder: Path) -> Iterator[Running]:
+    """A cluster inside one process, with a slot for each of hotpath's workers."""
+    where, jar_files = job.postgres, sorted(jar_folder("flink").glob("*.jar"))
+    environment = job.environment() | {
+        "PEER_JAVA_CLIENT": json.dumps(job.flink_client),
+        "PEER_JARS": ";".join(path.as_uri() for path in jar_files),
+        "PEER_JDBC_URL": job.jdbc_url,
+        "PEER_JDBC_USER": where["user"],
+        "PEER_JDBC_PASSWORD": where.get("password", ""),
+        "JAVA_HOME": str(Path(jars.java()).resolve().parents[1]),
+        "TZ": "UTC",
+    }
+    command = [str(virtual_environment("flink")), str(PROGRAMS / "flink.py")]
+    with running([command], environment, folder) as processes:
+        yield processes
+
+
 def connect_worker(job: Job, folder: Path) -> dict[str, str]:
     """The worker's settings."""
     clients = job.java_client
@@ -169,5 +187,14 @@ PEERS = (
         True,
         _connect,
         lambda: jar_folder("connect"),
+    ),
+    Peer(
+        "flink",
+        "Flink SQL 2.3.0, JDBC connector 4.0.0",
+        AT_LEAST_ONCE,
+        "clean messages only, no checks; INSERTs of 5,000 rows; nothing in Redis",
+        True,
+        _flink,
+        lambda: (virtual_environment("flink"), jar_folder("flink")),
     ),
 )

@@ -7,10 +7,11 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from hotpath.errors import WorkersFailed
@@ -53,6 +54,14 @@ class Job:
     @property
     def java_client(self) -> dict[str, str]:
         """Kafka's Java clients' settings to reach the broker."""
+        return self._java_client("")
+
+    @property
+    def flink_client(self) -> dict[str, str]:
+        """The same for Flink's connector, whose client lives in a package of its own."""
+        return self._java_client("org.apache.flink.kafka.shaded.")
+
+    def _java_client(self, package: str) -> dict[str, str]:
         options = self.kafka.kafka_options
         found = {"bootstrap.servers": self.kafka.kafka_bootstrap}
         if "sasl.username" in options:
@@ -60,7 +69,7 @@ class Job:
             found |= {
                 "security.protocol": options["security.protocol"],
                 "sasl.mechanism": options["sasl.mechanism"],
-                "sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
+                "sasl.jaas.config": f"{package}org.apache.kafka.common.security.plain.PlainLoginModule required "
                 f'username="{user}" password="{password}";',
             }
         return found
@@ -110,18 +119,27 @@ def running(commands: list[list[str]], environment: dict[str, str], folder: Path
     try:
         with open(log, "ab") as output:
             for command in commands:
-                processes.append(
-                    subprocess.Popen(
-                        command, env=environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT
-                    )
+                process = subprocess.Popen(
+                    command, env=environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT
                 )
+                processes.append(process)  # one by one: what has been started must be stopped
         yield Running(processes, log)
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(STOP_DEADLINE_S)
-            except subprocess.TimeoutExpired:
+        # With all that they started themselves: PyFlink's JVM would outlive it.
+        everybody = [each for process in processes for each in _tree(process.pid)]
+        for process in everybody:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        for process in psutil.wait_procs(everybody, STOP_DEADLINE_S)[1]:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-                process.wait()
+        for process in processes:
+            process.wait()
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -1,6 +1,6 @@
 """A consumer as people write it first: one message at a time, everything done for it at once.
 
-    poll ► json.loads ► checks ► INCR, ZINCRBY, HSET in a pipeline of its own ► every 500 rows one INSERT ► commit offsets
+    poll ► json.loads ► checks ► INCR, ZINCRBY, HSET in a pipeline of its own ► 500 rows: one INSERT ► commit offsets
 
 At least once: offsets are committed after the rows they stand for. Redis counts twice what is read twice.
 """
