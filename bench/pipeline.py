@@ -150,7 +150,7 @@ def watch_to_the_end(
             if now - looked_at > 0.25 or not looked_at:
                 looked_at = now
                 _look_at_workers(running, seen, now)
-            positions = _positions(postgres, at)
+            positions = positions_of(postgres, at)
             committed = sum(position for _, position in positions.values())
             progress(committed)
             if committed and not seen.first_commit_events:
@@ -188,7 +188,7 @@ def memory_by_quarter(seen: Watch) -> list[float]:
     return peaks
 
 
-def _positions(postgres: psycopg.Connection, at: Place) -> dict[int, tuple[int, int]]:
+def positions_of(postgres: psycopg.Connection, at: Place) -> dict[int, tuple[int, int]]:
     """Partition to (log_id, next_offset), as Postgres has it."""
     rows = postgres.execute(
         "SELECT partition, log_id, next_offset FROM partition_state WHERE topic = %s", (at.settings.topic,)
@@ -219,16 +219,22 @@ def check(at: Place, filled: Filled, seen: Watch) -> None:
         raise WorkersFailed(
             f"workers were restarted {restarts} times: no figure would mean anything; see above"
         )
+    check_ledger(at, filled.truth)
+    with psycopg.connect(at.settings.postgres_dsn) as connection:
+        stored = connection.execute("SELECT count(*) FROM events").fetchone()[0]
+    if stored != filled.truth["accepted"]:
+        raise WorkersFailed(f"wrong answer: {stored} rows in events, not {filled.truth['accepted']}")
+
+
+def check_ledger(at: Place, truth: dict[str, int]) -> None:
+    """Raises WorkersFailed unless the ledger counts these numbers of each class."""
     columns = ", ".join(f"coalesce(sum({c.label}), 0)::bigint" for c in EventClass)
     with psycopg.connect(at.settings.postgres_dsn) as connection:
         counts = connection.execute(f"SELECT {columns} FROM ledger").fetchone()
-        stored = connection.execute("SELECT count(*) FROM events").fetchone()[0]
     found = dict(zip((c.label for c in EventClass), counts, strict=True))
-    if found != filled.truth:
-        wrong = {name: (found[name], count) for name, count in filled.truth.items() if found[name] != count}
+    if found != truth:
+        wrong = {name: (found[name], count) for name, count in truth.items() if found[name] != count}
         raise WorkersFailed(f"wrong answer, class: (ledger, truth): {wrong}")
-    if stored != filled.truth["accepted"]:
-        raise WorkersFailed(f"wrong answer: {stored} rows in events, not {filled.truth['accepted']}")
 
 
 def stages_us(workers: list[dict], events: int) -> dict[str, float]:

@@ -130,6 +130,7 @@ def connect_sink(job: Job) -> dict[str, str]:
         "primary.key.mode": "none",
         "schema.evolution": "none",
         "batch.size": "5000",
+        "dialect.postgres.unnest.insert.enabled": "true",
         "collection.name.format": "events",
         "transforms": "place,names",
         "transforms.place.type": "org.apache.kafka.connect.transforms.InsertField$Value",
