@@ -1,0 +1,50 @@
+"""The benchmarks of peers, growth, starts and endurance run, on tiny loads, so that they never rot."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.pipeline import ROOT
+
+
+@pytest.fixture
+def run_bench(kafka, postgres, databases, redis_url, tmp_path):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HOTPATH_KAFKA_BOOTSTRAP": kafka.bootstrap,
+        "HOTPATH_KAFKA_OPTIONS": json.dumps(kafka.client_options),
+        "HOTPATH_POSTGRES_DSN": postgres.dsn("postgres"),
+        "HOTPATH_REDIS_URL": redis_url,
+    }
+
+    def run(module: str, *flags: str) -> dict:
+        command = [sys.executable, "-m", module, "--json", *flags]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_peers_race_and_every_row_is_compared(run_bench, tmp_path):
+    flags = ("--events=3000", "--users=2000", "--procs=1", "--only", "hotpath", "per_event")
+    result = run_bench("bench.peers", *flags, f"--results={tmp_path}")
+    ours, theirs = result["peers"]["hotpath"], result["peers"]["per_event"]
+    assert ours["right"] and theirs["right"]
+    assert ours["duplicates"] == 0
+    # Who counts no page views by second stores bots, too.
+    assert theirs["rows"] - theirs["duplicates"] > ours["rows"] > 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"peers.json", "peers.md"}
+
+
+def test_growth_is_measured_and_drawn(run_bench, tmp_path):
+    flags = ("--what", "hostile", "--events=3000", f"--results={tmp_path}")
+    cases = run_bench("bench.scale", *flags)["questions"]["hostile"]["cases"]
+    assert [case["label"] for case in cases] == ["standard", "hostile"]
+    assert cases[1]["value_bytes_mean"] > cases[0]["value_bytes_mean"]
+    assert all(case["worker_us"] > 0 and case["memory_mib_max"]["supervisor"] > 0 for case in cases)
+    assert (tmp_path / "scale-hostile.png").exists() and (tmp_path / "scale.json").exists()
