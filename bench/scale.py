@@ -112,8 +112,9 @@ def answers(arguments: argparse.Namespace, console: Console) -> dict[str, object
         progress = stack.enter_context(Progress(console=console, transient=True))
         for name in arguments.what:
             question, rows = QUESTIONS[name], []
-            overall = progress.add_task(question.asks, total=len(question.cases))
-            for case in question.cases:
+            cases = question.cases[: arguments.cases]
+            overall = progress.add_task(question.asks, total=len(cases))
+            for case in cases:
                 try:
                     rows.append(run(environment, case, arguments, progress))
                 except HotpathError as error:
@@ -207,6 +208,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--results", type=Path, default=results.FOLDER, help="folder for scale.json and the plots"
     )
+    parser.add_argument("--cases", type=above_zero, help="only the first so many cases of each question")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
     console = Console(stderr=True, highlight=False)

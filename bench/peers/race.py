@@ -19,7 +19,7 @@ LOOK_PAUSE_S = 0.05
 COUNT_PAUSE_S = 0.2
 COUNT_FROM_SHARE = 0.97
 """Counting a table of two million rows takes a tenth of a second: it begins when so much seems to be there."""
-SETTLE_S = 2.0
+SETTLE_S = 1.0
 """So long without another row, and a peer counts as through: what comes twice comes at once."""
 
 
