@@ -52,13 +52,16 @@ class Races:
         self._truth = truth
         self._filled = filled
         self._procs = arguments.procs
+        self._partitions = arguments.partitions
         self._timeout_s = arguments.timeout
         self._console = console
 
     def hotpath(self) -> dict[str, object]:
         """The pipeline itself: its database is the place's. Raises WorkersFailed when any answer is wrong."""
         at = self._at
-        ends = {number: end for number, (_, end) in log_ranges(at.settings, list(range(PARTITIONS))).items()}
+        ends = {
+            number: end for number, (_, end) in log_ranges(at.settings, list(range(self._partitions))).items()
+        }
         self._make_days(at.settings.postgres_dsn)
         with supervised(at, self._procs, []) as running:
             race = self._watch(
@@ -129,14 +132,16 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, object
     """Every peer asked for, one after the other, on one topic."""
     with ExitStack() as stack:
         stack.enter_context(prepared(arguments.only, console))
-        at = stack.enter_context(place(stack.enter_context(servers()), PARTITIONS))
+        at = stack.enter_context(place(stack.enter_context(servers()), arguments.partitions))
         configure_logging(at.settings, "bench")
         progress = stack.enter_context(Progress(console=console, transient=True))
         task = progress.add_task("filling the topic", total=arguments.events)
-        workload = Workload(arguments.events, partitions=PARTITIONS, users=arguments.users)
+        workload = Workload(arguments.events, partitions=arguments.partitions, users=arguments.users)
         filled = fill(at.settings, workload, lambda sent: progress.update(task, completed=sent))
         task = progress.add_task("judging it by the reference", total=arguments.events)
-        truth = stack.enter_context(truth_of(at, lambda read: progress.update(task, completed=read)))
+        truth = stack.enter_context(
+            truth_of(at, arguments.partitions, lambda read: progress.update(task, completed=read))
+        )
         progress.stop()
         races = Races(at, truth, filled, arguments, console)
         found = {}
@@ -170,6 +175,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--users", type=above_zero, default=USERS, help="people (%(default)s)")
     parser.add_argument("--procs", type=above_zero, default=2, help="processes of each peer (%(default)s)")
+    parser.add_argument(
+        "--partitions", type=above_zero, default=PARTITIONS, help="of the topic (%(default)s)"
+    )
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), help="these alone")
     parser.add_argument(
         "--timeout", type=above_zero, default=1_800, help="give a peer up after so many seconds (%(default)s)"

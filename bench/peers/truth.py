@@ -16,7 +16,6 @@ import orjson
 import psycopg
 
 from bench.harness import Place, database, new_topic
-from bench.pipeline import PARTITIONS
 from generator.publish import Publisher
 from generator.stream import Batch
 from hotpath.kafka import log_ranges
@@ -51,16 +50,16 @@ class Truth:
 
 
 @contextmanager
-def truth_of(at: Place, progress: Callable[[int], None]) -> Iterator[Truth]:
+def truth_of(at: Place, partitions: int, progress: Callable[[int], None]) -> Iterator[Truth]:
     """Judge the topic of a place; `progress` is told how many messages were read. Raises Unavailable."""
     clean = at.settings.model_copy(update={"topic": f"{at.settings.topic}-clean"})
     with (
         database(at.settings.postgres_dsn, f"{at.settings.topic}_truth") as dsn,
-        new_topic(clean, PARTITIONS),
+        new_topic(clean, partitions),
     ):
         with psycopg.connect(dsn) as connection:
             connection.execute("CREATE TABLE others (LIKE events)")
-            _judge(at.settings, connection, Publisher(clean, delivery_timeout_s=60), progress)
+            _judge(at.settings, partitions, connection, Publisher(clean, delivery_timeout_s=60), progress)
             accepted = digest(connection)
             others = digest(connection, "others")
             days = connection.execute("SELECT min(ts)::date, max(ts)::date FROM events").fetchone()
@@ -89,10 +88,14 @@ def stored_bytes(connection: psycopg.Connection) -> int:
 
 
 def _judge(
-    settings: Settings, connection: psycopg.Connection, publisher: Publisher, progress: Callable[[int], None]
+    settings: Settings,
+    partitions: int,
+    connection: psycopg.Connection,
+    publisher: Publisher,
+    progress: Callable[[int], None],
 ) -> None:
     reader, read = LogReader(settings), 0
-    for partition, (first, end) in log_ranges(settings, list(range(PARTITIONS))).items():
+    for partition, (first, end) in log_ranges(settings, list(range(partitions))).items():
         reference = Reference()
         for messages in reader.read(partition, first, end):
             stored = []

@@ -31,7 +31,7 @@ def run_bench(kafka, postgres, databases, redis_url, tmp_path):
 
 
 def test_peers_race_and_every_row_is_compared(run_bench, tmp_path):
-    flags = ("--events=3000", "--users=2000", "--procs=1", "--only", "hotpath", "per_event")
+    flags = ("--events=3000", "--users=2000", "--procs=1", "--partitions=2", "--only", "hotpath", "per_event")
     result = run_bench("bench.peers", *flags, f"--results={tmp_path}")
     ours, theirs = result["peers"]["hotpath"], result["peers"]["per_event"]
     assert ours["right"] and theirs["right"]
@@ -42,8 +42,8 @@ def test_peers_race_and_every_row_is_compared(run_bench, tmp_path):
 
 
 def test_growth_is_measured_and_drawn(run_bench, tmp_path):
-    flags = ("--what", "bytes", "--cases=1", "--events=3000", f"--results={tmp_path}")
-    (case,) = run_bench("bench.scale", *flags)["questions"]["bytes"]["cases"]
+    flags = ("--what", "partitions", "--cases=1", "--events=3000", f"--results={tmp_path}")
+    (case,) = run_bench("bench.scale", *flags)["questions"]["partitions"]["cases"]
     assert case["events"] == sum(case["classes"].values()) == 3_000
     assert case["worker_us"] > 0 and case["memory_mib_max"]["supervisor"] > 0
-    assert (tmp_path / "scale-bytes.png").exists() and (tmp_path / "scale.json").exists()
+    assert (tmp_path / "scale-partitions.png").exists() and (tmp_path / "scale.json").exists()
