@@ -7,6 +7,7 @@ was sent is no result: it is told, and the exit code is 1.
 
 import argparse
 import json
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -86,13 +87,19 @@ def figures(
 ) -> dict[str, object]:
     """One case as JSON; memory in MiB, of workers that of the largest."""
     stages = stages_us(seen.workers, filled.events)
+    # A rate is told only where most events came after the first commit.
+    tells = seen.first_commit_events <= filled.events / 2
+
+    def rate(until_s: float) -> int | None:
+        return round(seen.steady_rate(filled.events, until_s)) if tells else None
+
     return {
         "x": case.x,
         "label": case.label,
         "events": filled.events,
         "value_bytes_mean": round(filled.value_bytes / filled.events, 1),
-        "committed_per_s": round(seen.steady_rate(filled.events, seen.committed_s)),
-        "applied_per_s": round(seen.steady_rate(filled.events, seen.applied_s)),
+        "committed_per_s": rate(seen.committed_s),
+        "applied_per_s": rate(seen.applied_s),
         "seconds_to_first_commit": round(seen.first_commit_s, 3),
         "worker_us": round(sum(stages.values()), 3),
         "worker_us_by_stage": stages,
@@ -137,12 +144,16 @@ def draw(name: str, rows: list[dict], folder: Path) -> None:
         cpu[server] = (xs, [row["server_us"][server] or 0 for row in good])
     memory = {process: (xs, ys) for process, ys in _memory(good)}
     rates = {
-        "to Postgres": (xs, [row["committed_per_s"] for row in good]),
-        "to Redis": (xs, [row["applied_per_s"] for row in good]),
+        "to Postgres": (xs, _drawable(good, "committed_per_s")),
+        "to Redis": (xs, _drawable(good, "applied_per_s")),
     }
     panels = {"events/s": rates, "CPU µs/event": cpu, "most memory, MiB": memory}
     below = results.subtitle({"machine": machine(), "events": good[-1]["events"]})
     results.lines(folder / f"scale-{name}.png", question.asks, below, panels, question.x_name, question.log_x)
+
+
+def _drawable(rows: list[dict], name: str) -> list[float]:
+    return [math.nan if row[name] is None else row[name] for row in rows]
 
 
 def _memory(rows: list[dict]) -> Iterator[tuple[str, list[float]]]:
@@ -180,8 +191,10 @@ def table(result: dict[str, object]) -> Table:
                 continue
             shown.add_row(
                 row["label"],
-                f"{row['committed_per_s']:,}",
-                f"{row['applied_per_s']:,}",
+                *(
+                    f"{row[name]:,}" if row[name] else "too short"
+                    for name in ("committed_per_s", "applied_per_s")
+                ),
                 str(row["worker_us"]),
                 *(str(row["server_us"].get(name)) for name in ("kafka", "postgres", "redis")),
                 f"{largest_worker(row):,.0f}",
