@@ -7,7 +7,7 @@ by --jump-hours (settings.clock_file), so that days begin, fill and are dropped 
 jumps windows fill as they do in production. The topic has no append times, so that the pipeline's own clock decides
 what is in the future. A jump waits until the lag is small: a message is never read under a clock two jumps later.
 
-The exit code is 1 when the answer is wrong. Without jumps `hotpath verify` follows, which knows no clock of ours.
+The exit code is 1 when the answer is wrong. Without jumps the topic is like any other, and `hotpath verify` follows.
 """
 
 import argparse
@@ -178,7 +178,8 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, object
     """One run in a fresh place. Raises HotpathError when it breaks off; a wrong answer is told in the result."""
     with ExitStack() as stack:
         clock = Clock(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hotpath-soak-"))))
-        at = stack.enter_context(place(stack.enter_context(servers()), PARTITIONS, TOPIC))
+        topic = TOPIC if arguments.jump_hours else TOPIC_CONFIG
+        at = stack.enter_context(place(stack.enter_context(servers()), PARTITIONS, topic))
         at = replace(at, environment=at.environment | {"HOTPATH_CLOCK_FILE": str(clock.path)})
         configure_logging(at.settings, "bench")
         with supervised(at, arguments.procs, FLAGS) as running:
