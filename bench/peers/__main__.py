@@ -88,7 +88,7 @@ class Races:
             job = Job(self._truth.clean if peer.clean else at.settings, dsn, name, self._procs)
             with peer.start(job, folder) as running:
                 race = self._watch(peer.name, dsn, self._truth.valid, running.pids, running)
-                settle(dsn)
+                settle(dsn, self._truth.valid)
             return self._told(peer.title, peer.guarantee, peer.does, race, find(dsn, self._truth.valid))
 
     def _watch(self, name: str, dsn: str, wanted: Digest, pids: list[int], running: object) -> Race:

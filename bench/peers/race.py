@@ -20,7 +20,9 @@ COUNT_PAUSE_S = 0.2
 COUNT_FROM_SHARE = 0.97
 """Counting a table of two million rows takes a tenth of a second: it begins when so much seems to be there."""
 SETTLE_S = 1.0
-"""So long without another row, and a peer counts as through: what comes twice comes at once."""
+"""So long without another row, and a peer counts as through if every message is there: repeats come at once."""
+LATE_S = 20.0
+"""Longer than any peer's checkpoints are apart."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,21 @@ def watch(
         return Race(first, first_at - began, seconds, rows, meter.us_per(max(rows - first, 1)))
 
 
-def settle(dsn: str) -> None:
-    """Return when no more rows come."""
+def settle(dsn: str, wanted: Digest) -> None:
+    """Return when no more rows come and every message is there; without some of them after LATE_S."""
+    began = time.monotonic()
     with psycopg.connect(dsn, autocommit=True) as connection:
-        rows, since = _count(connection), time.monotonic()
-        while time.monotonic() - since < SETTLE_S:
+        rows, since = _count(connection), began
+        while True:
             time.sleep(COUNT_PAUSE_S)
             if (now := _count(connection)) != rows:
                 rows, since = now, time.monotonic()
+            elif time.monotonic() - since > SETTLE_S:
+                # As many rows as wanted may be some of them twice, while others wait for a checkpoint.
+                late = time.monotonic() - began > LATE_S
+                if late or without_duplicates(connection).rows >= wanted.rows:
+                    return
+                since = time.monotonic()
 
 
 def find(dsn: str, wanted: Digest) -> Finding:
