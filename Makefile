@@ -8,7 +8,7 @@ VENV := .venv/made
 VENV_TO_STOP := $(if $(wildcard $(VENV)),,$(if $(wildcard .hotpath),$(VENV)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status clean test fuzz simulate chaos screenshots lint
+.PHONY: help up down status clean test fuzz simulate chaos peers scale soak screenshots lint
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,15 @@ simulate: $(VENV)  ## workers over stores that fail, SEEDS=100000 FIRST=1 of the
 
 chaos: $(VENV)  ## break a running pipeline again and again, FAULTS=100, and prove that nothing was lost; SEED=n repeats
 	@$(PYTHON) -m tests.chaos --faults $(or $(FAULTS),100) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+peers: $(VENV)  ## other tools on the same job, EVENTS=2000000 each, ONLY="hotpath per_event": bench/results/peers.md
+	@$(PYTHON) -m bench.peers --events $(or $(EVENTS),2000000) $(if $(ONLY),--only $(ONLY))
+
+scale: $(VENV)  ## how cost grows with people, bytes, workers ..., EVENTS=1000000 a case, WHAT="users bytes": bench/results
+	@$(PYTHON) -m bench.scale --events $(or $(EVENTS),1000000) $(if $(WHAT),--what $(WHAT))
+
+soak: $(VENV)  ## the pipeline at 80 % of its peak, MINUTES=60, RATE=events a second instead; a week of events an hour
+	@$(PYTHON) -m bench.soak --minutes $(or $(MINUTES),60) $(if $(RATE),--rate $(RATE))
 
 screenshots: $(VENV)  ## pictures of every page into docs/screenshots, of a stack that first runs for WARM_UP=840 seconds
 	@$(PYTHON) -m deploy.screenshots $(if $(WARM_UP),--warm-up $(WARM_UP))

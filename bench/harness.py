@@ -84,7 +84,9 @@ def _check(environment: dict[str, str]) -> None:
 
 
 @contextmanager
-def place(environment: dict[str, str], partitions: int = 16) -> Iterator[Place]:
+def place(
+    environment: dict[str, str], partitions: int = 16, topic_config: dict[str, str] = TOPIC_CONFIG
+) -> Iterator[Place]:
     """A fresh place on the servers of `environment`."""
     name = f"bench_{secrets.token_hex(4)}"
     with ExitStack() as stack:
@@ -97,8 +99,8 @@ def place(environment: dict[str, str], partitions: int = 16) -> Iterator[Place]:
         }
         # Exactly this environment: what the caller's shell has set beside it is in there already.
         settings = Settings(**given_settings(own))
-        stack.enter_context(_topic(settings, partitions))
-        stack.enter_context(_redis_prefix(settings))
+        stack.enter_context(new_topic(settings, partitions, topic_config))
+        stack.enter_context(redis_prefix(settings.redis_url, settings.redis_prefix))
         yield Place(own, settings, server_pids(settings))
 
 
@@ -139,9 +141,10 @@ def child_environment(settings: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _topic(settings: Settings, partitions: int) -> Iterator[None]:
+def new_topic(settings: Settings, partitions: int, config: dict[str, str] = TOPIC_CONFIG) -> Iterator[None]:
+    """The settings' topic, made; deleted at the end."""
     admin = admin_client(settings)
-    topic = NewTopic(settings.topic, partitions, 1, config=TOPIC_CONFIG)
+    topic = NewTopic(settings.topic, partitions, 1, config=config)
     try:
         for made in admin.create_topics([topic]).values():
             made.result(30)
@@ -155,12 +158,13 @@ def _topic(settings: Settings, partitions: int) -> Iterator[None]:
 
 
 @contextmanager
-def _redis_prefix(settings: Settings) -> Iterator[None]:
+def redis_prefix(url: str, prefix: str) -> Iterator[None]:
+    """Removes every key of a prefix at the end."""
     try:
         yield
     finally:
-        with redis.Redis.from_url(settings.redis_url) as client:
-            for key in client.scan_iter(f"{settings.redis_prefix}:*", count=10_000):
+        with redis.Redis.from_url(url) as client:
+            for key in client.scan_iter(f"{prefix}:*", count=10_000):
                 client.unlink(key)
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -77,6 +77,13 @@ class Watch:
     """(seconds, bytes of the largest worker beside its bot counts), looked at four times a second."""
     workers: list[dict[str, object]] = field(default_factory=list)  # as last seen
 
+    def steady_rate(self, events: int, until_s: float) -> float:
+        """Events/s of `events` from the first commit on.
+
+        The first commit ends the start of the interpreters; what it held took as long, and is left out with it.
+        """
+        return (events - self.first_commit_events) / max(until_s - self.first_commit_s, POLL_S)
+
 
 class Supervised:
     """`python -m hotpath.supervisor` over a place."""
@@ -120,8 +127,17 @@ def supervised(at: Place, procs: int, flags: list[str]) -> Iterator[Supervised]:
         running.stop()
 
 
-def watch_to_the_end(at: Place, running: Supervised, ends: dict[int, int], timeout_s: float) -> Watch:
-    """Look on until Postgres and Redis hold the logs to their `ends`. Raises Unavailable after `timeout_s`."""
+def watch_to_the_end(
+    at: Place,
+    running: Supervised,
+    ends: dict[int, int],
+    timeout_s: float,
+    progress: Callable[[int], None] = lambda committed: None,
+) -> Watch:
+    """Look on until Postgres and Redis hold the logs to their `ends`; `progress` is told how much is committed.
+
+    Raises Unavailable after `timeout_s`.
+    """
     seen, began, looked_at = Watch(), time.perf_counter(), 0.0
     with (
         psycopg.connect(at.settings.postgres_dsn, autocommit=True) as postgres,
@@ -134,8 +150,9 @@ def watch_to_the_end(at: Place, running: Supervised, ends: dict[int, int], timeo
             if now - looked_at > 0.25 or not looked_at:
                 looked_at = now
                 _look_at_workers(running, seen, now)
-            positions = _positions(postgres, at)
+            positions = positions_of(postgres, at)
             committed = sum(position for _, position in positions.values())
+            progress(committed)
             if committed and not seen.first_commit_events:
                 seen.first_commit_s, seen.first_commit_events = now, committed
             done = all(positions.get(number, (0, 0))[1] >= end for number, end in ends.items())
@@ -171,7 +188,7 @@ def memory_by_quarter(seen: Watch) -> list[float]:
     return peaks
 
 
-def _positions(postgres: psycopg.Connection, at: Place) -> dict[int, tuple[int, int]]:
+def positions_of(postgres: psycopg.Connection, at: Place) -> dict[int, tuple[int, int]]:
     """Partition to (log_id, next_offset), as Postgres has it."""
     rows = postgres.execute(
         "SELECT partition, log_id, next_offset FROM partition_state WHERE topic = %s", (at.settings.topic,)
@@ -202,16 +219,22 @@ def check(at: Place, filled: Filled, seen: Watch) -> None:
         raise WorkersFailed(
             f"workers were restarted {restarts} times: no figure would mean anything; see above"
         )
+    check_ledger(at, filled.truth)
+    with psycopg.connect(at.settings.postgres_dsn) as connection:
+        stored = connection.execute("SELECT count(*) FROM events").fetchone()[0]
+    if stored != filled.truth["accepted"]:
+        raise WorkersFailed(f"wrong answer: {stored} rows in events, not {filled.truth['accepted']}")
+
+
+def check_ledger(at: Place, truth: dict[str, int]) -> None:
+    """Raises WorkersFailed unless the ledger counts these numbers of each class."""
     columns = ", ".join(f"coalesce(sum({c.label}), 0)::bigint" for c in EventClass)
     with psycopg.connect(at.settings.postgres_dsn) as connection:
         counts = connection.execute(f"SELECT {columns} FROM ledger").fetchone()
-        stored = connection.execute("SELECT count(*) FROM events").fetchone()[0]
     found = dict(zip((c.label for c in EventClass), counts, strict=True))
-    if found != filled.truth:
-        wrong = {name: (found[name], count) for name, count in filled.truth.items() if found[name] != count}
+    if found != truth:
+        wrong = {name: (found[name], count) for name, count in truth.items() if found[name] != count}
         raise WorkersFailed(f"wrong answer, class: (ledger, truth): {wrong}")
-    if stored != filled.truth["accepted"]:
-        raise WorkersFailed(f"wrong answer: {stored} rows in events, not {filled.truth['accepted']}")
 
 
 def stages_us(workers: list[dict], events: int) -> dict[str, float]:
@@ -254,13 +277,8 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
     }
     host = machine()
     bound = limit(host["cores"], parts_us)
-    # The first commit ends the start of the interpreters; what it held took as long, and is left out with it.
-    after_first = filled.events - seen.first_commit_events
-
-    def steady_rate(until_s: float) -> float:
-        return after_first / max(until_s - seen.first_commit_s, POLL_S)
-
-    committed_per_s, applied_per_s = steady_rate(seen.committed_s), steady_rate(seen.applied_s)
+    committed_per_s = seen.steady_rate(filled.events, seen.committed_s)
+    applied_per_s = seen.steady_rate(filled.events, seen.applied_s)
     stages = stages_us(seen.workers, filled.events)
     return {
         "machine": host,
