@@ -40,10 +40,9 @@ def jar_folder(name: str) -> Path:
         maven = shutil.which("mvn")
         if maven is None:
             raise StackError("mvn not found: install Maven (package maven)")
-        settings = str(HERE / "maven" / "settings.xml")
         _run(
             [
-                *(maven, "--batch-mode", "--strict-checksums", "--settings", settings, "--file", str(pom)),
+                *(maven, "--batch-mode", "--strict-checksums", "--file", str(pom)),
                 *("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={draft}"),
             ],
             draft,
