@@ -2,7 +2,7 @@
 
 It runs in one thread and owns a connection to Redis, the columns `applied` and `complete_until_us` of the worker's
 log status, and a `Healer`. Invariants: only blocks that Postgres has committed reach it; nothing here waits longer
-than `redis_timeout_s` a reply plus HEAL_WAIT_S; no failure of Redis is an error of the worker.
+than `redis_timeout_s` a reply; no failure of Redis is an error of the worker.
 
 Each log is in one of three phases::
 
@@ -10,7 +10,8 @@ Each log is in one of three phases::
        ▲                        │                               │
        └── connection lost ─────┴───────── healer is done ──────┘
 
-Blocks of a log that is not LIVE are left to the healer, which reads the same rows in Postgres.
+Blocks of a log that is not LIVE wait in the ring while it has room (`is_ready`), and are left to the healer then, which
+reads the same rows in Postgres.
 """
 
 import logging
@@ -31,14 +32,11 @@ from hotpath.views.acknowledged import SESSIONS_MAX, Acknowledged
 from hotpath.views.fold import LogChanges, fold_block
 from hotpath.views.healer import LOG_INTERVAL_S, Healer
 from hotpath.views.postgres import Request
-from hotpath.views.refill import GAP_OFFSETS
 from hotpath.views.store import LogState, Outcome
 
 log = logging.getLogger(__name__)
 
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
-HEAL_WAIT_S = 1.0
-"""How long a block waits for a small gap before it to be filled; skipping it would leave the next gap."""
 TRIM_BUDGET_S = 0.1
 """Longest a tick spends on trimming: blocks wait meanwhile, what is left waits for the next tick."""
 
@@ -101,6 +99,21 @@ class RedisSink:
         self.heals = 0
         """Times a log was brought back from Postgres."""
 
+    def is_ready(self, block: Block) -> bool:
+        """Whether no log of a committed block is with the healer; True when Redis is away, for `apply` to find out.
+
+        Raises Fenced when another worker has taken a log over.
+        """
+        self._collect()
+        if time.monotonic() < self._retry_at:
+            return True
+        try:
+            self._prepare(block)
+        except (redis.RedisError, OSError) as error:
+            self._lose(error)
+            return True
+        return not any(known.phase is Phase.HEALING for known in self._logs[: block.log_count])
+
     def apply(self, block: Block) -> bool:
         """Bring a committed block into the views; False when Redis is away.
 
@@ -110,8 +123,7 @@ class RedisSink:
         if time.monotonic() < self._retry_at:
             return False
         try:
-            self._look_at([known for known in self._logs if known.phase is Phase.UNKNOWN])
-            self._close_gaps(block)
+            self._prepare(block)
             self._send(self._changes(block))
         except (redis.RedisError, OSError) as error:
             self._lose(error)
@@ -215,26 +227,19 @@ class RedisSink:
 
     # Blocks
 
-    def _close_gaps(self, block: Block) -> None:
-        """Have the offsets before the block's brought in; wait for that where it takes but a moment."""
-        behind, small = [], True
+    def _prepare(self, block: Block) -> None:
+        """Find out where the logs are, and have the offsets before the block's brought in where they are missing."""
+        self._look_at([known for known in self._logs if known.phase is Phase.UNKNOWN])
+        behind = []
         for known in self._logs[: block.log_count]:
             if known.phase is not Phase.LIVE:
                 continue
-            missing = int(block.logs["first_offset"][known.row]) - known.state.applied
             ahead = known.state.applied > max(
                 self._status["committed"][known.row], block.logs["next_offset"][known.row]
             )
-            if missing > 0 or ahead:
+            if known.state.applied < block.logs["first_offset"][known.row] or ahead:
                 behind.append(known)
-                small = small and missing <= GAP_OFFSETS
         self._ask(behind)
-        deadline = time.monotonic() + HEAL_WAIT_S
-        while small and any(known.phase is Phase.HEALING for known in behind) and not self._healer.rebuilding:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return
-            self._collect(min(left_s, 0.05))
         self._look_at([known for known in behind if known.phase is Phase.UNKNOWN])
 
     def _changes(self, block: Block) -> list[LogChanges]:
@@ -242,7 +247,7 @@ class RedisSink:
         start = {}
         for known in self._logs[: block.log_count]:
             entry = block.logs[known.row]
-            # A log with a gap before the block that the healer could not close in time is left to it.
+            # A log that the healer has not brought back in time is left to it.
             fits = known.phase is Phase.LIVE and entry["first_offset"] <= known.state.applied
             if fits and known.state.applied < entry["next_offset"]:
                 start[known.row] = known.state.applied
