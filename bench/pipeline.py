@@ -1,7 +1,8 @@
 """End to end: `python -m bench.pipeline --events 2000000 --procs 2 [--json]`.
 
     fill the topic ► start the supervisor ► wait for the last Postgres commit and the last Redis apply
-                   ► compare every class with the truth ► raw COPY and Redis alone, same rows ► the limit
+                   ► compare every class with the truth ► with --verify: prove every row by the log
+                   ► raw COPY and Redis alone, same rows ► the limit
 
 A result is printed only when the answer was right: the ledger's counts are those that the workload promised.
 """
@@ -22,7 +23,6 @@ import psycopg
 import redis
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from bench.harness import (
     ROOT,
@@ -37,6 +37,8 @@ from bench.harness import (
     servers,
 )
 from bench.limit import consume_only, limit, parse_us
+from bench.pipeline_report import table
+from bench.proof import verify
 from bench.raw_copy import copy_raw, rows_of
 from bench.redis_apply import apply_topic
 from bench.workload import AS_IF_RATE, USERS, Filled, Workload, fill
@@ -264,6 +266,10 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         seen = watch_to_the_end(at, running, ends, arguments.timeout)
         servers_us = meter.us_per(filled.events)
     check(at, filled, seen)
+    proof = None
+    if arguments.verify:
+        console.print("the answer is right; now every row of it is compared with the log")
+        proof = verify(at)
     console.print("the answer is right; now each server alone with the same rows")
 
     raw = _raw_copy(at, arguments.procs)
@@ -304,6 +310,7 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         "limit_events_per_s": bound,
         "ratio_to_limit": round(applied_per_s / bound, 3) if bound else None,
         "classes": filled.truth,
+        "proof": proof,
     }
 
 
@@ -321,42 +328,6 @@ def _raw_copy(at: Place, writers: int) -> dict[str, float | int | None]:
         "rows_per_s": round(raw.rows_per_s),
         "server_us_per_row": server_us,
     }
-
-
-def table(result: dict[str, object]) -> Table:
-    """The result for people."""
-    shown = Table(box=None, show_header=False, pad_edge=False)
-    shown.add_column(no_wrap=True)
-    shown.add_column()
-
-    def figures(parts: dict[str, object]) -> str:
-        return ", ".join(f"{name} {'-' if us is None else us}" for name, us in parts.items())
-
-    host, raw = result["machine"], result["raw_copy"]
-    bound = result["limit_events_per_s"]
-    rows = {
-        "machine": f"{host['cores']} cores of {host['cpu']}, {host['memory_gib']} GiB, Python {host['python']}",
-        "workload": f"{result['events']:,} events of {result['value_bytes_mean']} bytes, {result['procs']} workers",
-        "events/s": f"[bold]{result['committed_per_s']:,}[/bold] to the last Postgres commit, "
-        f"[bold]{result['applied_per_s']:,}[/bold] to the last Redis apply, from the first commit on",
-        "seconds": f"{result['seconds_to_first_commit']} to the first commit, {result['seconds_to_postgres']} to "
-        f"the last, {result['seconds_to_redis']} to the last apply; {result['redis_heals']} heals of a log's views",
-        "worker CPU µs/event": f"[bold]{result['worker_us']}[/bold] ({figures(result['worker_us_by_stage'])}); "
-        f"whole process {result['worker_process_us']}",
-        "server CPU µs/event": figures(result["server_us"]),
-        "worker memory": f"{result['worker_rss_mib_max']} MiB at most, "
-        f"of which bot counts {result['bot_counts_mib_max']} MiB; beside those, by quarter of the run: "
-        + ", ".join(map(str, result["worker_mib_by_quarter"])),
-        "raw COPY": f"{raw['rows_per_s']:,} rows/s by {raw['writers']} writers; "
-        f"pipeline / raw = [bold]{result['ratio_to_raw_copy']}[/bold]",
-        "limit": f"{bound:,} events/s; pipeline / limit = [bold]{result['ratio_to_limit']}[/bold]"
-        if bound
-        else "-",
-        "limit µs/event": figures(result["limit_us"]),
-    }
-    for name, text in rows.items():
-        shown.add_row(name, text)
-    return shown
 
 
 def above_zero(text: str) -> int:
@@ -378,6 +349,7 @@ def main(arguments: list[str]) -> int:
         "--events", type=above_zero, default=2_000_000, help="messages in the topic (%(default)s)"
     )
     parser.add_argument("--procs", type=above_zero, default=2, help="worker processes (%(default)s)")
+    parser.add_argument("--verify", action="store_true", help="prove every row by `hotpath verify` as well")
     parser.add_argument("--users", type=above_zero, default=USERS, help="people (%(default)s)")
     parser.add_argument(
         "--as-if-rate",

@@ -28,8 +28,9 @@ class WorkerState(IntEnum):
 LOOPS = ("source", "postgres", "redis")
 """The worker's loops, each with a heartbeat."""
 
-STAGES = ("consume", "classify", "seal", "postgres", "redis")
-"""What CPU time is accounted to; the last two are the sinks' threads as a whole."""
+STAGES = ("consume", "parse", "columns", "validate", "bots", "seal", "postgres", "redis")
+"""What CPU time is accounted to: the main thread's work in its order (parse and columns are decode, seal is all that
+completes the rows for COPY), then the sinks' threads as a whole."""
 
 CONTROL_DTYPE = np.dtype(
     [

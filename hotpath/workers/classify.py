@@ -13,7 +13,7 @@ from hotpath.events import CLASS_COUNT, PAYLOAD_KEPT_BYTES, QUARANTINED, EventCl
 from hotpath.settings import Rules
 from hotpath.shm.block import Block
 from hotpath.workers.bots import BotCounts, Recall, Share, classify_bots
-from hotpath.workers.decode import decode
+from hotpath.workers.decode import Lap, decode, no_lap
 from hotpath.workers.validate import validate
 
 _LOG_SHIFT = 40
@@ -40,6 +40,7 @@ def classify_chunk(
     room: np.ndarray,
     recall: Recall | None = None,
     share: Share | None = None,
+    lap: Lap = no_lap,
 ) -> slice:
     """Append n messages to `block` as classed rows, and return which rows these are.
 
@@ -47,18 +48,20 @@ def classify_chunk(
     order of `offsets` (int64, n); `append_times_us`: int64, n, microseconds since 1970. The caller has
     opened the logs in `block.logs` (`log_count`, and `watermark_s` as it stands before this chunk) and has
     asked `block.fits`. `counts`: one per entry of `block.logs`; `room`: see `payload_room`, made anew per
-    block; `recall`, `share`: see `bots`.
+    block; `recall`, `share`: see `bots`; `lap`: see `decode`.
 
     Afterwards the watermarks, `received` and `counts` of `block.logs` include the chunk; first_offset and
     next_offset are the caller's. Raises ValueError when the block has no room.
     """
-    texts = decode(values, block)
+    texts = decode(values, block, lap)
     rows = texts.rows
     block.log_indexes[rows] = log_indexes
     block.offsets[rows] = offsets
     validate(block, texts, append_times_us, rules)
     classify_late(block, rows, rules.late_max_s)
+    lap("validate")
     classify_bots(block, rows, counts, recall, share)
+    lap("bots")
     keep_payloads(values, block, rows, room)
     tally(block, rows)
     return rows

@@ -14,6 +14,7 @@ cycle, so whoever runs this in a loop does well to switch the collector off.
 
 import re
 import secrets
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -85,7 +86,15 @@ class _EventTypes(dict):
 _EVENT_TYPES = _EventTypes()
 
 
-def decode(values: list[bytes | None], block: Block) -> Texts:
+Lap = Callable[[str], None]
+"""Is told which of the stages (`shm.control.STAGES`) has just ended: for whoever accounts for their time."""
+
+
+def no_lap(stage: str) -> None:
+    """Nobody does."""
+
+
+def decode(values: list[bytes | None], block: Block, lap: Lap = no_lap) -> Texts:
     """Append one row per message to `block`, and return where their strings are.
 
     Fills classes, details, row_starts, row_lengths, lengths, the three hashes and page_views of the new rows,
@@ -108,6 +117,7 @@ def decode(values: list[bytes | None], block: Block) -> Texts:
         column[rows] = unset
     classes, details = block.classes[rows], block.details[rows]
     documents = _documents(values, classes, details)
+    lap("parse")
     columns = _columns(documents, classes, details)
     row_bytes, stamp_bytes = _join(columns, documents, classes, details)
     _, user_ids, event_types, page_urls, session_ids = columns
@@ -119,6 +129,7 @@ def decode(values: list[bytes | None], block: Block) -> Texts:
     block.session_hashes[rows] = user_hashes * _SESSION_MULTIPLIER ^ _hashes(session_ids)
     texts = place(block, rows, columns, row_bytes, stamp_bytes, codes != _NOT_ALLOWED)
     block.rows = rows.stop
+    lap("columns")
     return texts
 
 

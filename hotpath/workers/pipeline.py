@@ -43,7 +43,7 @@ SINK_BUSY_WAIT_S = 0.002
 would keep a core busy for as long as Postgres is away."""
 REPORT_INTERVAL_S = 1.0
 
-CONSUME, CLASSIFY, SEAL = (STAGES.index(stage) for stage in ("consume", "classify", "seal"))
+_STAGE_NUMBERS = {stage: number for number, stage in enumerate(STAGES)}
 
 
 class Stopping(Exception):
@@ -75,6 +75,8 @@ class Pipeline:
         self._ring = ring
         self._control = control
         self._page = control.page
+        self._stage_cpu_ns = control.page["stage_cpu_ns"]
+        self._lap_began_ns = 0
         self._status = control.logs
         self._sinks = sinks
         self._log_ids = np.array([handle.log_id for handle in handles], np.int64)
@@ -119,11 +121,11 @@ class Pipeline:
     def _turn(self) -> None:
         self._heartbeat()
         self._sinks.check()
-        started = time.thread_time_ns()
+        self._lap_began_ns = time.thread_time_ns()
         chunk = self._poll(
             IDLE_WAIT_S if self._block is None else max(self._time_to_publish(), SINK_BUSY_WAIT_S)
         )
-        self._page["stage_cpu_ns"][CONSUME] += time.thread_time_ns() - started
+        self._lap("consume")
         if chunk is not None:
             self._check_routing(chunk)
             self._take(chunk, 0, len(chunk))
@@ -135,6 +137,12 @@ class Pipeline:
             self._publish()
         if time.monotonic() >= self._report_at:
             self._report()
+
+    def _lap(self, stage: str) -> None:
+        """Account for the CPU of this thread since the lap began, and begin the next one."""
+        now_ns = time.thread_time_ns()
+        self._stage_cpu_ns[_STAGE_NUMBERS[stage]] += now_ns - self._lap_began_ns
+        self._lap_began_ns = now_ns
 
     def _poll(self, timeout_s: float) -> Chunk | None:
         if self._held:
@@ -169,7 +177,7 @@ class Pipeline:
 
     def _append(self, block: Block, chunk: Chunk, start: int, stop: int, values: list[bytes | None]) -> None:
         log_indexes, offsets = chunk.log_indexes[start:stop], chunk.offsets[start:stop]
-        began = time.thread_time_ns()
+        self._lap_began_ns = time.thread_time_ns()
         rows = classify_chunk(
             values,
             log_indexes,
@@ -181,11 +189,10 @@ class Pipeline:
             room=self._payload_room,
             recall=self._recall,
             share=self._share,
+            lap=self._lap,
         )
-        classified = time.thread_time_ns()
         seal_rows(block, rows)
-        self._page["stage_cpu_ns"][CLASSIFY] += classified - began
-        self._page["stage_cpu_ns"][SEAL] += time.thread_time_ns() - classified
+        self._lap("seal")
         self._page["received"] += stop - start
         lasts = np.flatnonzero(np.append(log_indexes[1:] != log_indexes[:-1], True))
         touched = log_indexes[lasts]

@@ -204,7 +204,7 @@ MUTANTS = (
     _mutant(
         "gap-not-noticed",
         "a block is applied whatever lies before it",
-        lambda: in_code(RedisSink, "_close_gaps", ("if missing > 0 or ahead:", "if False:")),
+        lambda: in_code(RedisSink, "_prepare", ("behind.append(known)", "pass")),
         lambda: in_code(RedisSink, "_changes", (' and entry["first_offset"] <= known.state.applied', "")),
     ),
     _mutant(

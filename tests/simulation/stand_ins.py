@@ -91,7 +91,7 @@ SMALL: list[tuple[object, str, Any]] = [
     (store, "SCRUB_USERS_MAX", 2),
     (store, "DROP_KEYS", 3),
     (refill, "GAP_OFFSETS", 16),
-    (redis_sink, "GAP_OFFSETS", 16),
+    (sink_threads, "HEAL_POLL_S", 0.2),
     (rebuild, "CURSOR_ROWS", 6),
     (rebuild, "SLACK_S", 20),
     (link, "STREAM_BATCH", 3),
