@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from hotpath.shm.control import STAGES
 from tests.process.test_end_to_end import event
 from tests.support.pipeline import ROOT, Pipeline, Topic, free_port
 
@@ -93,7 +94,8 @@ def test_one_table_says_what_the_workers_did(topic: Topic, database: str, redis_
         assert rows(done.stdout, "not_json")[0][1] == "7"
         states, costs, classes = rows(done.stdout, "all")
         assert states[-3:] == ["0", "0", "0"], "no lag, no restarts"
-        assert len(costs) == 1 + 6 + 3 and all(float(cost) > 0 for cost in costs[1:7])
+        stages = len(STAGES) + 1  # and their sum
+        assert len(costs) == 1 + stages + 3 and all(float(cost) > 0 for cost in costs[1 : 1 + stages])
         assert classes[1] == "2,007"
         for worker in pipeline.status()["workers"]:
             state, cost = rows(done.stdout, f"{worker['worker']} ")
