@@ -170,8 +170,8 @@ def _state(worker: dict) -> Text:
 
 
 def _costs(workers: list[dict], since: dict[int, dict]) -> Table:
-    title = "CPU, µs an event; CPU, %; memory and of it bot counts, MiB"
-    table = _table("worker", *STAGES, "sum", "CPU", "memory", "bots", title=title)
+    title = "CPU, µs an event; CPU, %; memory, and of it bot counts, MiB"
+    table = _table("", *STAGES, "all", "CPU", "MiB", "bots", title=title)
     for worker in workers:
         lately = since.get(worker["worker"])
         if lately is None:
