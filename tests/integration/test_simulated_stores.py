@@ -1,0 +1,48 @@
+"""The stores of the simulation answer as the real servers do, and hold the same afterwards."""
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+
+from hotpath.views import link
+from tests.simulation import redis_store
+from tests.simulation.redis_store import RedisStore
+from tests.support.redis_commands import COMMANDS, ask, commands, comparable, contents, on_real, on_simulated
+
+REUSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@pytest.fixture
+def redis_connection(redis_url):
+    client = link.connect(redis_url, 5.0)
+    connection = client.connection_pool.get_connection()
+    yield connection
+    connection.disconnect()
+    client.close()
+
+
+def test_every_command_that_the_simulated_redis_knows_is_compared():
+    assert set(COMMANDS) == set(redis_store._COMMANDS)
+    assert redis_store.WRITES <= set(COMMANDS) | {"EVALSHA"}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=REUSED)
+@given(sequence=commands())
+def test_commands_do_what_those_of_redis_do(redis_connection: redis.Connection, sequence):
+    ask(redis_connection, "FLUSHALL")
+    store = RedisStore()
+    for command in sequence:
+        before, store.changed = store.copy(), set()
+        found = comparable(command, on_simulated(store, command))
+        real = comparable(command, on_real(redis_connection, command))
+        if command[0] == "HSCAN" and isinstance(real[1], dict):
+            # A small hash comes whole from the real one, and as large ones do from the other: by the count.
+            assert found[1].items() <= real[1].items() and len(found[1]) == min(command[-1], len(real[1]))
+        else:
+            assert found == real, command
+        written = {k for k in before.keys() | store.data.keys() if before.get(k) != store.data.get(k)}
+        assert written <= store.changed or command[0] not in COMMANDS, command
+    assert store.data == contents(redis_connection)
+    assert {key: type(value) for key, value in store.data.items()} == {
+        key: type(value) for key, value in contents(redis_connection).items()
+    }
