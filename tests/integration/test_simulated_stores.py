@@ -1,12 +1,15 @@
 """The stores of the simulation answer as the real servers do, and hold the same afterwards."""
 
+from collections import defaultdict
+
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 
 from hotpath.views import link
-from tests.simulation import redis_store
+from tests.simulation import lua, redis_store
 from tests.simulation.redis_store import RedisStore
+from tests.support import script_calls, simulated
 from tests.support.redis_commands import COMMANDS, ask, commands, comparable, contents, on_real, on_simulated
 
 REUSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -23,7 +26,7 @@ def redis_connection(redis_url):
 
 def test_every_command_that_the_simulated_redis_knows_is_compared():
     assert set(COMMANDS) == set(redis_store._COMMANDS)
-    assert redis_store.WRITES <= set(COMMANDS) | {"EVALSHA"}
+    assert set(COMMANDS) | {"EVALSHA"} >= redis_store.WRITES
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=REUSED)
@@ -46,3 +49,41 @@ def test_commands_do_what_those_of_redis_do(redis_connection: redis.Connection, 
     assert {key: type(value) for key, value in store.data.items()} == {
         key: type(value) for key, value in contents(redis_connection).items()
     }
+
+
+def test_scripts_do_what_those_of_redis_do(redis_url: str, redis_connection: redis.Connection, monkeypatch):
+    answers = answers_by_script(monkeypatch)
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=REUSED)
+    @given(sequence=script_calls.calls())
+    def agree(sequence: list[script_calls.Call]) -> None:
+        ask(redis_connection, "FLUSHALL")
+        server = simulated.redis_server()
+        for call in sequence:
+            now = script_calls.Situation.of(server.store.data)
+            found = script_calls.outcome(call, server.connect("", 1.0), now)
+            assert found == script_calls.outcome(call, real, now), call
+        assert server.store.data == contents(redis_connection)
+
+    real = link.connect(redis_url, 5.0)
+    with script_calls.small_numbers():
+        agree()
+    real.close()
+    # Else they agree in nothing but their refusals.
+    assert {name for name, seen in answers.items() if seen - {"MOVED", "EMPTY", "BROKEN"}} == set(link._TEXTS)
+
+
+def answers_by_script(monkeypatch) -> dict[str, set[str]]:
+    """What each script has answered on the simulated server: filled while the test runs."""
+    names = {text: name for name, text in link._TEXTS.items()}
+    answers: dict[str, set[str]] = defaultdict(set)
+    run = lua.run
+
+    def noted(store: RedisStore, text: str, *arguments):
+        reply = run(store, text, *arguments)
+        if reply:
+            answers[names[text]].add(str(reply[0]) if isinstance(reply[0], int) else reply[0].decode())
+        return reply
+
+    monkeypatch.setattr(lua, "run", noted)
+    return answers

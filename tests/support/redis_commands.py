@@ -83,8 +83,12 @@ def commands() -> st.SearchStrategy[list[Command]]:
     """Sequences of commands, each (name, argument ...)."""
     drawn = [arguments.map(lambda found, name=name: (name, *found)) for name, arguments in COMMANDS.items()]
     drawn.append(KEYS.map(lambda key: (MAKE_LIST, key)))
-    # Many at once: an example costs more than a command.
-    return st.lists(st.one_of(drawn), min_size=1, max_size=60)
+    return many(st.one_of(drawn), 50)
+
+
+def many(drawn: st.SearchStrategy, most: int) -> st.SearchStrategy[list]:
+    """Up to `most`, any number of them as likely as another: hypothesis of itself draws few, and little happens."""
+    return st.integers(0, most).flatmap(lambda size: st.lists(drawn, min_size=size, max_size=size))
 
 
 def on_simulated(store: RedisStore, command: Command) -> Any:
