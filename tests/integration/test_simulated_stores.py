@@ -2,14 +2,18 @@
 
 from collections import defaultdict
 
+import psycopg
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 
+from hotpath.sql import QUERIES
 from hotpath.views import link
-from tests.simulation import lua, redis_store
+from tests.simulation import lua, postgres_tables, redis_store
+from tests.simulation.postgres import Session
 from tests.simulation.redis_store import RedisStore
-from tests.support import script_calls, simulated
+from tests.support import named_queries, script_calls, simulated
+from tests.support.postgres_sides import Real, Simulated
 from tests.support.redis_commands import COMMANDS, ask, commands, comparable, contents, on_real, on_simulated
 
 REUSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -29,7 +33,7 @@ def test_every_command_that_the_simulated_redis_knows_is_compared():
     assert set(COMMANDS) | {"EVALSHA"} >= redis_store.WRITES
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=REUSED)
+@settings(max_examples=80, deadline=None, suppress_health_check=REUSED)
 @given(sequence=commands())
 def test_commands_do_what_those_of_redis_do(redis_connection: redis.Connection, sequence):
     ask(redis_connection, "FLUSHALL")
@@ -54,7 +58,7 @@ def test_commands_do_what_those_of_redis_do(redis_connection: redis.Connection, 
 def test_scripts_do_what_those_of_redis_do(redis_url: str, redis_connection: redis.Connection, monkeypatch):
     answers = answers_by_script(monkeypatch)
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=REUSED)
+    @settings(max_examples=70, deadline=None, suppress_health_check=REUSED)
     @given(sequence=script_calls.calls())
     def agree(sequence: list[script_calls.Call]) -> None:
         ask(redis_connection, "FLUSHALL")
@@ -87,3 +91,56 @@ def answers_by_script(monkeypatch) -> dict[str, set[str]]:
 
     monkeypatch.setattr(lua, "run", noted)
     return answers
+
+
+def test_named_queries_do_what_those_of_postgres_do(database: str, monkeypatch):
+    kept: list[psycopg.Connection] = []
+    asked = asked_queries(monkeypatch)
+
+    @settings(max_examples=50, deadline=None, suppress_health_check=REUSED)
+    @given(sequence=named_queries.operations())
+    def agree(sequence: list[named_queries.Operation]) -> None:
+        one, other = Simulated(simulated.postgres()), Real(watch, kept, database)
+        one.server.refuses_row = lambda row: "\0" in row.page_url
+        try:
+            for operation in sequence:
+                if operation.allowed(one):
+                    act(operation, one, other)
+            for index in (0, 1):
+                for side in (one, other):
+                    if side.blocks[index] is not None:
+                        side.end(index, commits=True)
+            assert one.contents() == other.contents()
+        finally:
+            kept.extend(other.leave())
+
+    with psycopg.connect(database, autocommit=True) as watch:
+        agree()
+    for connection in kept:
+        connection.close()
+    copies = {name for name in QUERIES if name.startswith("copy_")}
+    assert asked == set(postgres_tables._QUERIES) | copies
+
+
+def asked_queries(monkeypatch) -> set[str]:
+    """Names of the queries that the simulated server was asked: filled while the test runs."""
+    asked: set[str] = set()
+    run = postgres_tables.run
+
+    def noted(session: Session, name: str, *arguments):
+        asked.add(name)
+        return run(session, name, *arguments)
+
+    monkeypatch.setattr(postgres_tables, "run", noted)
+    return asked
+
+
+def act(operation: named_queries.Operation, one: Simulated, other: Real) -> None:
+    """Do it on both servers, and connect again whom it has ended."""
+    transaction = one.transaction(operation.session)
+    rows = one.server.tables.logs | (transaction.logs if transaction else {})
+    assert operation.outcome(one, rows) == operation.outcome(other, rows), operation
+    for index in (0, 1):
+        if one.connections[index].session.ended:
+            one.reconnect(index)
+            other.reconnect(index)

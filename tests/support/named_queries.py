@@ -1,0 +1,410 @@
+"""The named queries as the pipeline asks them, for two servers in turn: see `postgres_sides`.
+
+What is drawn says how an operation deviates from what would be right; what would be right is looked up in the
+simulated server. Operations that would wait for the other session, or that nobody does in such a transaction, are
+left out by `allowed`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from hypothesis import strategies as st
+
+from hotpath.errors import HotpathError
+from hotpath.events import PAGE_VIEW, REFUSED, STEP_S, EventClass
+from hotpath.shm.block import Block
+from hotpath.views.rebuild import LOCK_CLASS
+from hotpath.workers import copy_format, history, logs, postgres_sink
+from hotpath.workers.logs import Claim
+from tests.simulation.postgres import LogRow
+from tests.support.blocks import NOON_US, Event, append_events, new_block
+from tests.support.postgres_sides import TIMEOUTS, Side, Simulated
+from tests.support.redis_commands import many
+
+RULES = [{"late_max_s": 300}, {"late_max_s": 10}]
+REFUSED_PAGE = "/\0"
+"""No row of it gets past Postgres."""
+NOON_S = NOON_US // 1_000_000
+FORWARD = 1 << 40
+OUTSIDE, READS, WRITES, ANYWHERE = "outside", "reads", "writes", "anywhere"
+"""Where an operation is done: outside transactions; where nothing was copied before it; where nothing that is locked
+can be in its way; in any."""
+
+Logs = dict[int, LogRow]
+Do = Callable[[Side, int, Logs], Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something that session `session` does; `do` returns what is to be compared."""
+
+    name: str
+    session: int
+    where: str
+    do: Do
+    parts: tuple
+
+    def __repr__(self) -> str:
+        return f"{self.session}: {self.name}{self.parts}"
+
+    def allowed(self, side: Simulated) -> bool:
+        transaction = side.transaction(self.session)
+        if self.where == OUTSIDE:
+            return transaction is None and side.free(self.session)
+        if self.where == WRITES:
+            return side.free(self.session) and not (transaction and transaction.repeatable)
+        if self.where == READS:
+            return not (transaction and any(table == "events" for table, _ in transaction.inserts))
+        return True
+
+    def outcome(self, side: Side, rows: Logs) -> Any:
+        """What came of it; of errors the class of their SQLSTATE."""
+        try:
+            return self.do(side, self.session, rows)
+        except psycopg.Error as error:
+            return "error", (error.sqlstate or "")[:2]
+        except HotpathError as error:
+            return type(error).__name__, str(error)
+
+
+def _operation(
+    name: str, where: str, do: Callable[..., Any], *parts: st.SearchStrategy
+) -> st.SearchStrategy[Operation]:
+    drawn = st.tuples(st.sampled_from([0, 0, 1]), st.tuples(*parts))
+    return drawn.map(
+        lambda found: Operation(
+            name, found[0], where, lambda side, i, rows: do(side, i, rows, *found[1]), found[1]
+        )
+    )
+
+
+# What the pipeline asks with
+
+_partitions = st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True)
+_topic_ids = st.sampled_from(["id-1", "id-1", "id-1", "id-2"])
+_deviation = st.sampled_from([0] * 8 + [1, -1])
+_some_logs = st.lists(st.integers(1, 5), min_size=1, max_size=4, unique=True)
+_claims = st.builds(
+    lambda topic_id, partitions, low, owner, only_after: Claim(
+        "events",
+        topic_id,
+        partitions,
+        [low] * len(partitions),
+        [FORWARD] * len(partitions),
+        owner,
+        RULES[0],
+        only_after=only_after,
+    ),
+    _topic_ids,
+    _partitions,
+    st.sampled_from([0, 0, 4]),
+    st.sampled_from(["a 0", "b 0"]),
+    st.sampled_from(["", "", "a"]),
+)
+_classes = st.sampled_from(
+    [EventClass.ACCEPTED] * 5 + [EventClass.LATE, EventClass.BOT, EventClass.EMPTY, EventClass.FUTURE]
+)
+_events = st.lists(
+    st.tuples(
+        _classes,
+        st.integers(0, 1),  # offsets left out before it
+        st.sampled_from([-400_000_000, -1, 0, 1, 999_999, 1_000_000, 10_000_000, 65_000_000]),
+        st.sampled_from(["u", "v", "ü"]),
+        st.sampled_from([PAGE_VIEW, PAGE_VIEW, "click"]),
+        st.sampled_from(["/", "/a", "/", "/a", "/ä", REFUSED_PAGE]),
+        st.sampled_from(["s", "t"]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def _claimed(side: Side, index: int, claim: Claim) -> dict[str, Any]:
+    return {**claim.parameters(), "rules_id": 1, **side.owner(index)}
+
+
+def _ordered(name: str) -> Callable[..., list]:
+    return lambda side, index, rows, claim: side.run(index, name, _claimed(side, index, claim))
+
+
+def _as_set(name: str) -> Callable[..., list]:
+    return lambda side, index, rows, claim: sorted(side.run(index, name, _claimed(side, index, claim)))
+
+
+def _rules_id(side: Side, index: int, rows: Logs, number: int) -> int:
+    return logs.rules_id(side.connections[index], RULES[number])
+
+
+def _take_over(side: Side, index: int, rows: Logs, claim: Claim, rules: int) -> Any:
+    number = logs.rules_id(side.connections[index], RULES[rules])
+    return logs.take_over(side.connections[index], side.backends[index], claim, number)
+
+
+def _end_old_owners(side: Side, index: int, rows: Logs, claim: Claim) -> list:
+    ended = side.run(index, "end_old_owners", _claimed(side, index, claim))
+    # Whether it worked is left out: of a process that is ending already it may be said that it did not.
+    return sorted((partition, owner, side.names[pid]) for partition, owner, pid, _ in ended)
+
+
+def _incarnations(side: Side, index: int, rows: Logs, claim: Claim) -> set[str]:
+    # Which was written last is left out: no world has two.
+    return {topic_id for topic_id, _ in side.run(index, "other_incarnations", claim.parameters())}
+
+
+# Flushes
+
+
+def _entry_with(entry: dict[str, int], deviations: dict[str, int]) -> dict[str, int]:
+    return {name: value + deviations.get(name, 0) for name, value in entry.items()}
+
+
+_deviations = st.one_of(
+    st.just({}),
+    st.just({}),
+    st.just({}),
+    st.dictionaries(
+        st.sampled_from(["epoch", "first_offset", "next_offset", "received", "accepted", "log_id"]),
+        st.sampled_from([1, -1, 7, -7]),
+        max_size=1,
+    ),
+)
+
+
+def _flush(
+    side: Side, index: int, rows: Logs, by_log: list, deviations: dict, commits: bool, apart: bool
+) -> list[Any]:
+    """What PostgresSink sends for a block of some logs, in the transaction that is open or in one of its own."""
+    held = [rows[log_id] for log_id in sorted(rows)][: len(by_log)]
+    block = new_block([r.log_id for r in held], [r.next_offset for r in held], [r.epoch for r in held])
+    block.logs["watermark_s"][: len(held)] = [r.watermark_s for r in held]
+    for log_index, (row, events) in enumerate(zip(held, by_log, strict=False)):
+        offset = row.next_offset
+        for kind, gap, after_us, user, event_type, page, session in events:
+            offset += gap
+            payload = b"\0{" if kind in REFUSED or kind is EventClass.BOT else None
+            at = (offset, log_index, kind, NOON_US + after_us, user, event_type, page, session, payload)
+            copy_format.seal_rows(block, append_events(block, [Event(*at)]))
+            offset += 1
+    inside = side.blocks[index] is not None
+    if not inside:
+        side.begin(index, repeatable=False)
+    done: list[Any] = []
+    try:
+        done.extend(statement() for statement in _statements(side, index, block, deviations, apart))
+    except psycopg.Error as error:
+        done.append((error.sqlstate or "")[:2])
+        commits = False
+    finally:
+        if not inside:
+            side.end(index, commits)
+    return done
+
+
+def _statements(
+    side: Side, index: int, block: Block, deviations: dict, apart: bool
+) -> list[Callable[[], Any]]:
+    buffer = copy_format.CopyBuffer()
+    found: list[Callable[[], Any]] = []
+
+    def copy(name: str, rows: bytes | memoryview | None, saved: bool = False) -> None:
+        if rows is not None:
+            data = bytes(rows)
+            found.append(
+                lambda: _copy_apart(side, index, name, data) if saved else side.copy(index, name, data)
+            )
+
+    for event_class, name in postgres_sink.EVENT_TABLES:
+        copy(name, copy_format.event_rows(block, event_class, buffer), apart)
+        broken = [r for r in copy_format.rows_of(block, event_class).tolist() if _is_refused(block, r)]
+        if apart and broken:
+            postgres_sink.refuse_rows(block, broken)
+            copy(name, copy_format.event_rows(block, event_class, buffer), apart)
+    copy("copy_quarantine", copy_format.quarantine_rows(block))
+    if (activity := copy_format.bot_activity_rows(block)) is not None:
+        found.append(lambda: side.tell(index, "add_bot_activity", vars(activity)))
+    copy("copy_history_minutes", history.minute_rows(block))
+    copy("copy_history_pages", history.page_rows(block))
+    entries = [_entry_with(entry, deviations) for entry in postgres_sink._entries(block)]
+    parameters = {"entries": json.dumps(entries), "rules_id": 1}
+    found.append(lambda: side.run(index, "advance_logs", parameters))
+    return found
+
+
+def _is_refused(block: Block, row: int) -> bool:
+    return block.text(history.PAGE, row) == REFUSED_PAGE.encode()
+
+
+def _copy_apart(side: Side, index: int, name: str, rows: bytes) -> str:
+    """In a savepoint, as rows are that may be refused."""
+    try:
+        with side.connections[index].transaction():
+            side.copy(index, name, rows)
+    except psycopg.DataError as error:
+        return (error.sqlstate or "")[:2]
+    return "in"
+
+
+def _record_backend(side: Side, index: int, rows: Logs, log_ids: list[int], deviation: int) -> None:
+    epochs = [rows[i].epoch + deviation if i in rows else 1 for i in log_ids]
+    side.tell(index, "record_backend", {"log_ids": log_ids, "epochs": epochs, **side.owner(index)})
+
+
+# What the bots and the views ask
+
+
+def _bot_counts(side: Side, index: int, rows: Logs, pairs: list, below: int) -> list:
+    log_ids, seconds = zip(*pairs, strict=True)
+    parameters = {
+        "log_ids": list(log_ids),
+        "seconds": list(seconds),
+        "below": [rows[i].next_offset - below if i in rows else 9 for i in log_ids],
+        "first_s": min(seconds),
+        "last_s": max(seconds),
+    }
+    return sorted(side.run(index, "bot_counts", parameters))
+
+
+def _of_logs(name: str) -> Callable[..., list]:
+    return lambda side, index, rows, log_ids: side.run(index, name, {"log_ids": log_ids})
+
+
+def _alone(name: str) -> Callable[..., list]:
+    return lambda side, index, rows: side.run(index, name)
+
+
+def _offsets(name: str) -> Callable[..., list]:
+    def ask(side: Side, index: int, rows: Logs, log_id: int, first: int, count: int, from_s: int) -> list:
+        span = {"log_id": log_id, "first_offset": first, "next_offset": first + count, "step_s": STEP_S}
+        bucket = {"bucket": 2} if name == "page_views_in_offsets" else {}
+        found = side.run(index, name, {**span, "from_s": from_s, **bucket})
+        # Its buckets come in order, the rows of one in any.
+        assert not bucket or [row[0] for row in found] == sorted(row[0] for row in found)
+        return sorted(found)
+
+    return ask
+
+
+def _windows(name: str) -> Callable[..., list]:
+    def ask(side: Side, index: int, rows: Logs, log_ids: list[int], from_s: int) -> list:
+        return sorted(side.run(index, name, {"log_ids": log_ids, "from_s": from_s, "step_s": STEP_S}))
+
+    return ask
+
+
+def _gaps(name: str) -> Callable[..., list]:
+    def ask(side: Side, index: int, rows: Logs, gaps: dict[int, tuple[int, int]], from_s: int) -> list:
+        firsts = [first for first, _ in gaps.values()]
+        nexts = [first + count for first, count in gaps.values()]
+        span = {"log_ids": list(gaps), "first_offsets": firsts, "next_offsets": nexts, "step_s": STEP_S}
+        borders = {"least_offset": min(firsts), "greatest_offset": max(nexts), "from_s": from_s}
+        return sorted(side.run(index, name, {**span, **borders}))
+
+    return ask
+
+
+def _view_lock(name: str) -> Callable[..., list]:
+    return lambda side, index, rows, log_id: side.run(index, name, {"class": LOCK_CLASS, "log_id": log_id})
+
+
+# Sessions
+
+
+def _begin(side: Side, index: int, rows: Logs, repeatable: bool) -> None:
+    side.begin(index, repeatable)
+
+
+def _end(side: Side, index: int, rows: Logs, commits: bool) -> None:
+    if side.blocks[index] is not None:
+        side.end(index, commits)
+
+
+def _end_backend(side: Side, index: int, rows: Logs, whose: int, right: bool) -> list:
+    start = side.backends[whose if right else 1 - whose].backend_start
+    return side.run(index, "end_backend", {"pid": side.backends[whose].pid, "backend_start": start})
+
+
+def _own_backend(side: Side, index: int, rows: Logs) -> bool:
+    return side.run(index, "own_backend") == [(side.backends[index].pid, side.backends[index].backend_start)]
+
+
+def _configure(side: Side, index: int, rows: Logs) -> list:
+    # Time-outs come back in the server's own words, which nobody reads.
+    return [row[3:] for row in side.run(index, "configure_session", TIMEOUTS)]
+
+
+def _summarizable(side: Side, index: int, rows: Logs) -> None:
+    # The names of real indexes: a simulated server has none, and summarising them changes no answer.
+    side.run(index, "summarizable_indexes")
+
+
+_from_s = st.sampled_from([0, NOON_S - 30, NOON_S, NOON_S + 1, NOON_S + 30])
+_log_id = st.integers(1, 4)
+_span = (_log_id, st.integers(0, 9), st.integers(1, 12), _from_s)
+_gap = st.dictionaries(_log_id, st.tuples(st.integers(0, 9), st.integers(1, 12)), min_size=1, max_size=3)
+_pairs = st.lists(
+    st.tuples(_log_id, st.sampled_from([NOON_S - 1, NOON_S, NOON_S + 1])), min_size=1, max_size=4, unique=True
+)
+_flushes = _operation(
+    "flush",
+    WRITES,
+    _flush,
+    st.lists(_events, min_size=1, max_size=3),
+    _deviations,
+    st.sampled_from([True, True, True, False]),
+    st.booleans(),
+)
+_taking = [
+    _operation("rules_id", OUTSIDE, _rules_id, st.integers(0, 1)),
+    _operation("other_incarnations", ANYWHERE, _incarnations, _claims),
+    _operation("end_old_owners", OUTSIDE, _end_old_owners, _claims),
+    _operation(
+        "add_logs", WRITES, lambda side, i, rows, c: side.tell(i, "add_logs", _claimed(side, i, c)), _claims
+    ),
+    _operation("lock_taken_logs", WRITES, _ordered("lock_taken_logs"), _claims),
+    _operation("taken_log_owners", ANYWHERE, _as_set("taken_log_owners"), _claims),
+    _operation("raise_epochs", WRITES, _as_set("raise_epochs"), _claims),
+    _operation("read_logs", ANYWHERE, _ordered("read_logs"), _claims),
+    _operation("take over", OUTSIDE, _take_over, _claims, st.integers(0, 1)),
+]
+_writing = [
+    _operation("lock_logs", WRITES, _of_logs("lock_logs"), _some_logs),
+    _operation("record_backend", WRITES, _record_backend, _some_logs, _deviation),
+    _operation("next_view_generation", ANYWHERE, _alone("next_view_generation")),
+    _operation("try_view_lock", ANYWHERE, _view_lock("try_view_lock"), st.integers(1, 2)),
+    _operation("view_unlock", ANYWHERE, _view_lock("view_unlock"), st.integers(1, 2)),
+]
+_reading = [
+    _operation("bot_counts", READS, _bot_counts, _pairs, st.integers(0, 2)),
+    _operation("open_logs", ANYWHERE, _alone("open_logs")),
+    _operation("least_watermark", ANYWHERE, _alone("least_watermark")),
+    _operation("log_positions", ANYWHERE, _of_logs("log_positions"), _some_logs),
+    _operation("summarizable_indexes", ANYWHERE, _summarizable),
+]
+for _name in ("seen", "page_views"):
+    _reading += [
+        _operation(f"{_name}_in_offsets", READS, _offsets(f"{_name}_in_offsets"), *_span),
+        _operation(f"{_name}_in_windows", READS, _windows(f"{_name}_in_windows"), _some_logs, _from_s),
+        _operation(f"{_name}_in_gaps", READS, _gaps(f"{_name}_in_gaps"), _gap, _from_s),
+    ]
+_sessions = [
+    _operation("begin", OUTSIDE, _begin, st.sampled_from([False, False, True])),
+    _operation("end", ANYWHERE, _end, st.sampled_from([True, True, False])),
+    _operation("end_backend", OUTSIDE, _end_backend, st.integers(0, 1), st.booleans()),
+    _operation("own_backend", OUTSIDE, _own_backend),
+    _operation("configure_session", OUTSIDE, _configure),
+]
+
+
+def operations() -> st.SearchStrategy[list[Operation]]:
+    """Sequences of operations that begin with a set of rules, and logs for most of them."""
+    begin = st.tuples(
+        _operation("rules_id", OUTSIDE, _rules_id, st.just(0)),
+        _operation("take over", OUTSIDE, _take_over, _claims, st.just(0)),
+    )
+    drawn = st.one_of(
+        *([_flushes] * 12), *_taking, *_writing, *_reading, *_reading, *_sessions, *(_sessions[:2] * 3)
+    )
+    return st.tuples(begin, many(drawn, 40)).map(lambda found: [*found[0], *found[1]])
