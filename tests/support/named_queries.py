@@ -64,7 +64,7 @@ class Operation:
         except psycopg.Error as error:
             return "error", (error.sqlstate or "")[:2]
         except HotpathError as error:
-            return type(error).__name__, str(error)
+            return type(error).__name__  # which of several logs it names is open
 
 
 def _operation(
