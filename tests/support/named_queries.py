@@ -209,6 +209,11 @@ def _end(side: Side, index: int, rows: Logs, commits: bool) -> None:
         side.end(index, commits)
 
 
+def _end_all(side: Side, index: int, rows: Logs) -> None:
+    for each in (0, 1):
+        _end(side, each, rows, commits=True)
+
+
 def _end_backend(side: Side, index: int, rows: Logs, whose: int, right: bool) -> list:
     start = side.backends[whose if right else 1 - whose].backend_start
     return side.run(index, "end_backend", {"pid": side.backends[whose].pid, "backend_start": start})
@@ -287,7 +292,7 @@ _sessions = [
 
 
 def operations() -> st.SearchStrategy[list[Operation]]:
-    """Sequences of operations that begin with a set of rules, and logs for most of them."""
+    """Sequences of operations that begin with a set of rules and logs; in the end each is done once more."""
     begin = st.tuples(
         _operation("rules_id", OUTSIDE, _rules_id, st.just(0)),
         _operation("take over", OUTSIDE, _take_over, _claims, st.just(0)),
@@ -295,4 +300,8 @@ def operations() -> st.SearchStrategy[list[Operation]]:
     drawn = st.one_of(
         *([_flushes] * 12), *_taking, *_writing, *_reading, *_reading, *_sessions, *(_sessions[:2] * 3)
     )
-    return st.tuples(begin, many(drawn, 40)).map(lambda found: [*found[0], *found[1]])
+    in_the_end = st.tuples(
+        _operation("end all", ANYWHERE, _end_all), *_taking, _flushes, _flushes, *_writing, *_reading
+    )
+    parts = st.tuples(begin, many(drawn, 30), in_the_end)
+    return parts.map(lambda found: [operation for part in found for operation in part])

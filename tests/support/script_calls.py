@@ -24,6 +24,8 @@ from tests.support.live_views import record_of
 from tests.support.redis_commands import many
 
 PREFIX, LOG_ID = "v", 7
+BROKEN = ("error", True)
+"""What comes of an error reply by which production code knows that a key is not what it must be."""
 USERS = [b"u", b"v", b"\xff\0", b"w"]
 SESSIONS = [b"s", b"t", b"long" * 9]
 PAGES = [b"/", b"/a", b"/\xff"]
@@ -284,7 +286,7 @@ _payloads = {
 }
 _asked = {name: payload.map(list) for name, payload in _payloads.items()}
 _at_the_end = st.tuples(
-    *_reads, *(_call(name, _ask(name), st.just(True), payload) for name, payload in _asked.items())
+    *_writes, *_reads, *(_call(name, _ask(name), st.just(True), payload) for name, payload in _asked.items())
 )
 _reads += [_call(name, _ask(name), _right, payload) for name, payload in _asked.items()]
 _damaging = [
@@ -303,7 +305,7 @@ _damaging = [
 
 
 def calls() -> st.SearchStrategy[list[Call]]:
-    """Sequences of calls, most of which begin with views that are live; in the end everything is read."""
+    """Sequences of calls, most of which begin with views that are live; in the end each is made once more."""
     begun = st.tuples(
         _call("build", _build, _seen, _counts, st.integers(0, 9), st.just(True)),
         _call("switch", _switch, st.just(True), st.just(False)),
