@@ -95,7 +95,7 @@ class Server:
         self.on_commit = on_commit
         self.tables = Tables()
         self.sessions: dict[int, Session] = {}
-        self.advisory: dict[object, Session] = {}
+        self.advisory: dict[object, list[Session]] = {}  # its holder, as often as it has taken it
         self.row_locks: dict[object, Session] = {}
         self.released = Event()
         self.generation = 0  # the sequence view_generation: not transactional
@@ -238,9 +238,9 @@ class Session:
             return
         self.ended = True
         self._over()
-        advisory = self.server.advisory
-        for key in [key for key, holder in advisory.items() if holder is self]:
-            del advisory[key]
+        for holders in self.server.advisory.values():
+            if self in holders:
+                holders.clear()
         del self.server.sessions[self.pid]
         self.server.released.set()
         self.server.released.clear()

@@ -69,6 +69,8 @@ def name_of(text: str) -> str:
 def run(session: Session, name: str, parameters: Any, copied: bytes | None) -> Result:
     """One statement in the session's transaction. Raises psycopg.Error."""
     text = sql.QUERIES[name]
+    if session.transaction.repeatable:
+        session.visible()  # the first statement takes the snapshot, whatever it reads
     if copied is not None:
         return Result([], _copy(session, name, copied))
     rows = _QUERIES[name](session, text, parameters)
@@ -100,13 +102,20 @@ def end_backend(session: Session, text: str, p: dict) -> list[tuple]:
 
 @query
 def try_view_lock(session: Session, text: str, p: dict) -> list[tuple]:
-    holder = session.server.advisory.setdefault((p["class"], p["log_id"]), session)
-    return [(holder is session,)]
+    holders = session.server.advisory.setdefault((p["class"], p["log_id"]), [])
+    if holders and holders[0] is not session:
+        return [(False,)]
+    holders.append(session)
+    return [(True,)]
 
 
 @query
 def view_unlock(session: Session, text: str, p: dict) -> list[tuple]:
-    return [(session.server.advisory.pop((p["class"], p["log_id"]), None) is not None,)]
+    holders = session.server.advisory.get((p["class"], p["log_id"]), [])
+    if session not in holders:
+        return [(False,)]
+    holders.pop()
+    return [(True,)]
 
 
 # Taking over
@@ -140,15 +149,13 @@ def other_incarnations(session: Session, text: str, p: dict) -> list[tuple]:
 
 @query
 def end_old_owners(session: Session, text: str, p: dict) -> list[tuple]:
-    ended = []
     session.ended_owners_us = session.server.scheduler.now_us
-    for row in _of_topic(session, p):
-        other = session.server.sessions.get(row.backend_pid)
-        if other is not None and other is not session and other.backend_start == row.backend_start:
-            if "pg_terminate_backend" in text:
-                other.terminate()
-            ended.append((row.partition, row.owner, other.pid, True))
-    return ended
+    found = [(row, session.server.sessions.get(row.backend_pid)) for row in _of_topic(session, p)]
+    held = [(r, s) for r, s in found if s not in (None, session) and s.backend_start == r.backend_start]
+    if "pg_terminate_backend" in text:
+        for other in dict.fromkeys(other for _, other in held):
+            other.terminate()
+    return [(row.partition, row.owner, other.pid, True) for row, other in held]
 
 
 @query
@@ -158,7 +165,7 @@ def add_logs(session: Session, text: str, p: dict) -> list[tuple]:
         if any(row.partition == partition for row in _of_topic(session, p)):
             continue
         session.lock(key)
-        if any(row.partition == partition for row in session.server.tables.logs.values()):
+        if (p["topic"], p["topic_id"], partition) in _names_of_logs(session):
             continue  # on conflict do nothing
         session.server.log_ids += 1
         log_id = session.server.log_ids
@@ -166,6 +173,11 @@ def add_logs(session: Session, text: str, p: dict) -> list[tuple]:
             log_id, p["topic"], p["topic_id"], partition, low, 1, 0, p["owner"], p["rules_id"]
         )
     return []
+
+
+def _names_of_logs(session: Session) -> set[tuple[str, str, int]]:
+    """What is unique among all logs that are committed, whatever this transaction sees."""
+    return {(row.topic, row.topic_id, row.partition) for row in session.server.tables.logs.values()}
 
 
 @query
@@ -323,8 +335,8 @@ def lock_logs(session: Session, text: str, p: dict) -> list[tuple]:
 def record_backend(session: Session, text: str, p: dict) -> list[tuple]:
     for log_id, epoch in zip(p["log_ids"], p["epochs"], strict=True):
         session.lock(("log", log_id))
-        row = session.logs()[log_id]
-        if row.epoch == epoch:
+        row = session.logs().get(log_id)
+        if row is not None and row.epoch == epoch:
             session.transaction.logs[log_id] = replace(
                 row, backend_pid=p["pid"], backend_start=p["backend_start"]
             )

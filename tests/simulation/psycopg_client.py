@@ -238,6 +238,8 @@ class TransactionBlock:
         self._inner = session.transaction is not None
         if self._inner:
             transaction = session.transaction
+            if transaction.failed:
+                raise psycopg.errors.InFailedSqlTransaction("current transaction is aborted")
             transaction.savepoints.append((dict(transaction.logs), len(transaction.inserts)))
         else:
             repeatable = connection.isolation_level is IsolationLevel.REPEATABLE_READ

@@ -2,16 +2,24 @@
 
 State owned: `data`, key -> string (bytes), hash (dict), set, zset (Zset) or, as a wrong type, list.
 Replies are what a client that keeps bytes gets; errors are raised as ResponseError. Orders that the real one leaves
-open (of hashes and sets) are those of insertion here.
+open (of hashes and sets) are those of insertion here. Nothing expires: no world lasts that long.
+tests/integration/test_simulated_stores.py holds all of this against the real one.
 """
 
 import copy
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+NO_INTEGER = "ERR value is not an integer or out of range"
+NO_FLOAT = "ERR value is not a valid float"
+NO_BORDER = "ERR min or max is not a float"
+NO_LEX_BORDER = "ERR min or max not valid string range item"
+INTEGER_MAX = 2**63 - 1
 WRITES = frozenset(
     "SADD HSET DEL UNLINK SREM SET HINCRBY HDEL ZADD ZINCRBY ZREM ZREMRANGEBYSCORE EXPIRE EVALSHA".split()  # noqa: SIM905
 )
@@ -37,12 +45,30 @@ def to_bytes(value: Any) -> bytes:
 
 
 def score_text(score: float) -> bytes:
-    return b"%d" % score if score == int(score) else repr(score).encode()
+    """A number as replies and arguments of scripts have it."""
+    return b"%.17g" % score
+
+
+def _integer(text: bytes, wrong: str = NO_INTEGER) -> int:
+    """Raises ResponseError where Python would be content with less."""
+    if not re.fullmatch(rb"0|-?[1-9][0-9]*", text) or not -INTEGER_MAX - 1 <= int(text) <= INTEGER_MAX:
+        raise ResponseError(wrong)
+    return int(text)
+
+
+def _float(text: bytes, wrong: str = NO_FLOAT) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ResponseError(wrong) from None
+    if math.isnan(value) or b"_" in text or text != text.strip():
+        raise ResponseError(wrong)
+    return value
 
 
 def _border(text: bytes) -> tuple[float, bool]:
     """A border of a range of scores, and whether it is excluded."""
-    return float(text.lstrip(b"(")), text.startswith(b"(")
+    return _float(text.removeprefix(b"("), NO_BORDER), text.startswith(b"(")
 
 
 class RedisStore:
@@ -123,8 +149,17 @@ _COMMANDS["DEL"] = unlink
 
 
 @command
+def expire(store: RedisStore, key: bytes, seconds: bytes) -> int:
+    if _integer(seconds) <= 0:
+        return unlink(store, key)
+    return int(key in store.data)
+
+
+@command
 def scan(store: RedisStore, cursor: bytes, pattern: bytes) -> list[bytes]:
-    return [key for key in store.data if key.startswith(pattern.rstrip(b"*"))]
+    if not pattern.endswith(b"*"):
+        return [key for key in store.data if key == pattern]
+    return [key for key in store.data if key.startswith(pattern[:-1])]
 
 
 @command
@@ -185,12 +220,12 @@ def hdel(store: RedisStore, key: bytes, *names: bytes) -> int:
 
 @command
 def hincrby(store: RedisStore, key: bytes, name: bytes, amount: bytes) -> int:
-    fields = store.made(key, dict)
-    try:
-        value = int(fields.get(name, 0)) + int(amount)
-    except ValueError:
-        raise ResponseError("ERR hash value is not an integer") from None
-    fields[name] = b"%d" % value
+    more = _integer(amount)
+    known = store.value(key, dict) or {}
+    value = _integer(known.get(name, b"0"), "ERR hash value is not an integer") + more
+    if not -INTEGER_MAX - 1 <= value <= INTEGER_MAX:
+        raise ResponseError("ERR increment or decrement would overflow")
+    store.made(key, dict)[name] = b"%d" % value
     return value
 
 
@@ -215,22 +250,28 @@ def zscan(store: RedisStore, key: bytes, cursor: bytes, word: bytes, count: byte
 def zadd(store: RedisStore, key: bytes, *arguments: bytes) -> int:
     flag = arguments[0] if arguments[0] in (b"GT", b"LT") else b""
     pairs = arguments[1:] if flag else arguments
+    scores = [_float(text) for text in pairs[::2]]
     zset = store.made(key, Zset)
     added = 0
-    for text, member in zip(pairs[::2], pairs[1::2], strict=True):
-        score, known = float(text), zset.get(member)
+    for score, member in zip(scores, pairs[1::2], strict=True):
+        known = zset.get(member)
         if known is None:
             added += 1
-        if known is None or not flag or (score > known if flag == b"GT" else score < known):
+        if known is None or (score > known and flag != b"LT") or (score < known and flag != b"GT"):
             zset[member] = score
     return added
 
 
 @command
 def zincrby(store: RedisStore, key: bytes, amount: bytes, member: bytes) -> bytes:
-    zset = store.made(key, Zset)
-    zset[member] = zset.get(member, 0.0) + float(amount)
-    return score_text(zset[member])
+    more = _float(amount)
+    known = (store.value(key, Zset) or {}).get(member)
+    score = more if known is None else known + more
+    if math.isnan(score):
+        raise ResponseError("ERR resulting score is not a number (NaN)")
+    if score != known:
+        store.made(key, Zset)[member] = score
+    return score_text(score)
 
 
 @command
@@ -293,21 +334,36 @@ def _between(store: RedisStore, key: bytes, least: bytes, most: bytes) -> list[t
 
 @command
 def zrangebyscore(store: RedisStore, key: bytes, least: bytes, most: bytes, *options: bytes) -> list[bytes]:
-    entries = _between(store, key, least, most)
-    if b"LIMIT" in options:
-        at = options.index(b"LIMIT")
-        skip, count = int(options[at + 1]), int(options[at + 2])
-        entries = entries[skip : skip + count]
+    entries = _limited(_between(store, key, least, most), options)
     return _flat(entries, b"WITHSCORES" in options)
+
+
+def _limited(entries: list, options: tuple[bytes, ...]) -> list:
+    """What LIMIT leaves, if there is one."""
+    if b"LIMIT" not in options:
+        return entries
+    at = options.index(b"LIMIT")
+    skip, count = int(options[at + 1]), int(options[at + 2])
+    if skip < 0:
+        return []
+    return entries[skip:] if count < 0 else entries[skip : skip + count]
 
 
 @command
 def zrangebylex(store: RedisStore, key: bytes, least: bytes, most: bytes, *limit: bytes) -> list[bytes]:
     assert most == b"+", "the simulated Redis has to learn it"
+    if least != b"-" and least[:1] not in (b"(", b"["):
+        raise ResponseError(NO_LEX_BORDER)
     members = [member for member, _ in (store.value(key, Zset) or Zset()).ordered()]
-    if least != b"-":
-        members = [member for member in members if member > least[1:]]
-    return members[: int(limit[2])]
+
+    def after(member: bytes) -> bool:
+        return least == b"-" or member > least[1:] or (member == least[1:] and least[:1] == b"[")
+
+    # Where scores differ, as they do after damage, the real one trusts the order all the same.
+    if not members or not after(members[-1]):
+        return []
+    first = next(at for at, member in enumerate(members) if after(member))
+    return _limited(members[first:], limit)
 
 
 @command
