@@ -8,7 +8,11 @@ for i = 1, #pages do views[i] = tonumber(views[i] or 0) end
 local left = redis.call('ZRANGEBYSCORE', key(ARGV[1], 'steps'), '-inf', W)
 for _, step in ipairs(left) do
   local of_step = redis.call('HMGET', key(ARGV[1], 'pages:' .. step), unpack(pages))
-  for i = 1, #pages do views[i] = views[i] - tonumber(of_step[i] or 0) end
+  for i = 1, #pages do
+    local count = tonumber(of_step[i] or 0)
+    if not count then return { 'BROKEN', 'pages:' .. step } end
+    views[i] = views[i] - count
+  end
 end
 table.insert(views, 1, 'OK')
 return views
