@@ -21,8 +21,8 @@ def run_bench(kafka, postgres, databases, redis_url):
         "HOTPATH_REDIS_URL": redis_url,
     }
 
-    def run(module: str, *flags: str) -> dict:
-        command = [sys.executable, "-m", module, "--json", "--procs=1", "--warm-up=0", *flags]
+    def run(module: str, *flags: str, warm_up: int = 0) -> dict:
+        command = [sys.executable, "-m", module, "--json", "--procs=1", f"--warm-up={warm_up}", *flags]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -35,6 +35,12 @@ def test_freshness_is_measured(run_bench):
     assert row["rate"] == 300 and row["reached"] > 0
     assert row["probes"] > 5
     assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
+
+
+def test_the_way_back_after_a_flush_is_measured(run_bench):
+    result = run_bench("bench.heal", "--rate=300", "--users=500", warm_up=2)
+    assert result["check"] == "clean" and result["seconds"] > 0
+    assert 0 < result["events_in_windows"]
 
 
 def test_the_api_is_measured(run_bench):
