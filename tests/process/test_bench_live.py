@@ -40,7 +40,7 @@ def test_freshness_is_measured(run_bench):
 def test_the_way_back_after_a_flush_is_measured(run_bench):
     result = run_bench("bench.heal", "--rate=300", "--users=500", warm_up=2)
     assert result["check"] == "clean" and result["seconds"] > 0
-    assert 0 < result["events_in_windows"]
+    assert result["events_in_windows"] > 0
 
 
 def test_the_api_is_measured(run_bench):
