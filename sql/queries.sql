@@ -9,6 +9,10 @@ select
     set_config('synchronous_commit', 'on', false),
     set_config('timezone', 'UTC', false);
 
+-- name: limit_idle_session
+-- Ends the session of a client that was stopped, and with it its locks. Servers before 14 have no such limit.
+select set_config(name, %(idle_timeout_ms)s::text, false) from pg_settings where name = 'idle_session_timeout';
+
 -- name: own_backend
 -- The server process of this session: its number and when it began.
 select pid, backend_start from pg_stat_activity where pid = pg_backend_pid();

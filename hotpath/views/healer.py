@@ -138,6 +138,7 @@ class Healer:
     def _serve(self) -> None:
         if self._connection is None or self._connection.closed:
             self._connection = postgres.connect(self._settings.postgres_dsn, "hotpath views")
+            postgres.limit_idle(self._connection)
         views = Refill(self._settings, self._client, self._connection)
         self.open_logs = postgres.open_logs(self._connection)
         store.write_logs(self._client, self._settings.redis_prefix, self.open_logs)

@@ -9,6 +9,9 @@ from psycopg import IsolationLevel
 from hotpath.errors import Fenced
 from hotpath.sql import QUERIES
 
+IDLE_MAX_MS = 60_000
+"""A process that is stopped in the middle of a rebuild holds its log's lock no longer than that."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -35,9 +38,18 @@ def connect(dsn: str, name: str) -> psycopg.Connection:
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     # A rebuild reads whole windows: longer than any statement of a flush, but not for ever.
-    timeouts = {"lock_timeout_ms": "5000", "statement_timeout_ms": "600000", "idle_timeout_ms": "600000"}
+    timeouts = {
+        "lock_timeout_ms": "5000",
+        "statement_timeout_ms": "600000",
+        "idle_timeout_ms": str(IDLE_MAX_MS),
+    }
     connection.execute(QUERIES["configure_session"], timeouts)
     return connection
+
+
+def limit_idle(connection: psycopg.Connection) -> None:
+    """Have Postgres end the session when nothing is asked for so long: for clients that ask once a second."""
+    connection.execute(QUERIES["limit_idle_session"], {"idle_timeout_ms": str(IDLE_MAX_MS)})
 
 
 def open_logs(connection: psycopg.Connection) -> dict[int, str]:

@@ -228,6 +228,10 @@ def _configure(side: Side, index: int, rows: Logs) -> list:
     return [row[3:] for row in side.run(index, "configure_session", TIMEOUTS)]
 
 
+def _limit_idle(side: Side, index: int, rows: Logs) -> int:
+    return len(side.run(index, "limit_idle_session", TIMEOUTS))
+
+
 def _summarizable(side: Side, index: int, rows: Logs) -> None:
     # The names of real indexes: a simulated server has none, and summarising them changes no answer.
     side.run(index, "summarizable_indexes")
@@ -288,6 +292,7 @@ _sessions = [
     _operation("end_backend", OUTSIDE, _end_backend, st.integers(0, 1), st.booleans()),
     _operation("own_backend", OUTSIDE, _own_backend),
     _operation("configure_session", OUTSIDE, _configure),
+    _operation("limit_idle_session", OUTSIDE, _limit_idle),
 ]
 
 
