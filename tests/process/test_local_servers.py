@@ -26,11 +26,9 @@ def test_psycopg_runs_its_c_implementation():
     assert psycopg.pq.__impl__ in {"c", "binary"}
 
 
-def test_postgres_is_new_enough_durable_and_asks_for_the_password(database: str):
+def test_postgres_is_new_enough_and_asks_for_the_password(database: str):
     with psycopg.connect(database) as connection:
         assert connection.info.server_version >= VERSION_MIN * 10_000
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(psycopg.conninfo.make_conninfo(database, password="wrong"))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from deploy.local.errors import StackError
@@ -195,6 +196,9 @@ def test_a_stack_goes_up_twice_survives_kill_9_and_leaves_no_process(home: Home)
     before = env.read_text()
     topic = stack.kafka.admin().list_topics("events", timeout=10).topics["events"]
     assert len(topic.partitions) == 16
+    with psycopg.connect(stack.postgres.dsn()) as connection:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
 
     stack.up(step)
     assert {name: server.process.identity() for name, server in stack.servers.items()} == first
