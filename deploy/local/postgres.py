@@ -36,7 +36,8 @@ class PostgresServer:
     """The Postgres of a home."""
 
     def __init__(self, home: Home, *, small: bool = False, leash: bool = False) -> None:
-        """`small`: a little memory and disk, and safe from kill -9 only, not from a power cut. `leash`: it ends with us. Both are for tests."""
+        """`small`: a little memory and disk, safe from kill -9 but not from a power cut. `leash`: it ends with us. Both
+        are for tests."""
         self.home = home
         self.small = small
         # SIGQUIT ends it at once yet lets it free its shared memory, which SIGKILL does not.
