@@ -59,9 +59,18 @@ def worker_figures(status: dict) -> list[dict[str, object]]:
     """What a bench needs of the supervisor's /status, worker by worker: the only place that knows its names.
 
     `stage_cpu_s` (stage to CPU seconds since the worker began), `cpu_s` (of the whole process), `rss_bytes`,
-    `bot_counts_bytes`, `received`, `restarts`, `redis_heals` (logs brought back from Postgres).
+    `bot_counts_bytes`, `acknowledged_bytes`, `received`, `restarts`, `redis_heals` (logs brought back from Postgres).
     """
-    names = ("stage_cpu_s", "cpu_s", "rss_bytes", "bot_counts_bytes", "received", "restarts", "redis_heals")
+    names = (
+        "stage_cpu_s",
+        "cpu_s",
+        "rss_bytes",
+        "bot_counts_bytes",
+        "acknowledged_bytes",
+        "received",
+        "restarts",
+    )
+    names += ("redis_heals",)
     return [{name: worker.get(name, 0) for name in names} for worker in status["workers"]]
 
 
@@ -75,8 +84,9 @@ class Watch:
     applied_s: float = 0.0
     rss_bytes_max: int = 0
     bot_counts_bytes_max: int = 0
+    acknowledged_bytes_max: int = 0
     memory: list[tuple[float, int]] = field(default_factory=list)
-    """(seconds, bytes of the largest worker beside its bot counts), looked at four times a second."""
+    """(seconds, bytes of the largest worker beside its bot counts and acknowledged sessions), four times a second."""
     workers: list[dict[str, object]] = field(default_factory=list)  # as last seen
 
     def steady_rate(self, events: int, until_s: float) -> float:
@@ -177,12 +187,18 @@ def _look_at_workers(running: Supervised, seen: Watch, now: float) -> None:
     seen.bot_counts_bytes_max = max(
         [seen.bot_counts_bytes_max, *(worker["bot_counts_bytes"] for worker in seen.workers)]
     )
-    beside = max((worker["rss_bytes"] - worker["bot_counts_bytes"] for worker in seen.workers), default=0)
+    # What grows with people and sessions inside the windows is told by itself; all else must be flat.
+    learned = ("bot_counts_bytes", "acknowledged_bytes")
+    beside = max(
+        (worker["rss_bytes"] - sum(worker[name] for name in learned) for worker in seen.workers), default=0
+    )
+    acknowledged = [worker["acknowledged_bytes"] for worker in seen.workers]
+    seen.acknowledged_bytes_max = max([seen.acknowledged_bytes_max, *acknowledged])
     seen.memory.append((now, beside))
 
 
 def memory_by_quarter(seen: Watch) -> list[float]:
-    """The most that any worker took beside its bot counts in each quarter of the run, MiB: flat is what is wanted."""
+    """The most that any worker took beside what it learned in each quarter of the run, MiB: flat is what is wanted."""
     peaks = [0.0] * 4
     for at_s, beside in seen.memory:
         quarter = min(int(4 * at_s / seen.committed_s), 3)
@@ -303,6 +319,7 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         "server_us": servers_us,
         "worker_rss_mib_max": round(seen.rss_bytes_max / 2**20, 1),
         "bot_counts_mib_max": round(seen.bot_counts_bytes_max / 2**20, 1),
+        "acknowledged_mib_max": round(seen.acknowledged_bytes_max / 2**20, 1),
         "worker_mib_by_quarter": memory_by_quarter(seen),
         "raw_copy": raw,
         "ratio_to_raw_copy": round(committed_per_s / raw["rows_per_s"], 3),

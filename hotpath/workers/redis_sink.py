@@ -157,6 +157,11 @@ class RedisSink:
         """Have a log's gap filled from Postgres, or all of it rebuilt."""
         self._ask([self._by_id[log_id]], rebuild)
 
+    @property
+    def acknowledged_bytes(self) -> int:
+        """Memory of what is remembered of sessions that Redis has."""
+        return sum(known.acknowledged.nbytes for known in self._logs)
+
     def close(self) -> None:
         """Close the connections and end the healer."""
         self._healer.close()
