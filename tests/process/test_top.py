@@ -113,7 +113,7 @@ def test_a_supervisor_that_is_away_is_waited_for(topic: Topic, database: str, re
     shown = terminal("--url", pipeline.status_url, "--interval", "0.1")
     shown.wait_for("no supervisor answers")
     with pipeline:
-        shown.wait_for("running")
+        shown.wait_for(f"supervisor {pipeline.process.pid} at")
         pipeline.stop()
     shown.wait_for("showing what was")
     with pipeline:

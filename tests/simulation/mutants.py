@@ -228,14 +228,16 @@ MUTANTS = (
     ),
     _mutant(
         "switched-blindly",
-        "a generation goes live whatever went live meanwhile, and who replaced it has not dropped it",
+        "two rebuild a log at once, and the later one goes live whatever went live meanwhile",
         lambda: in_script("switch", "if live ~= old then return { 'MOVED', live } end", ""),
-        lambda: in_code(
-            rebuild.Rebuilder,
-            "drop",
-            ("store.drop_others(self._client, self._prefix, log_id)", "pass"),
-        ),
-        first=2_400,
+        lambda: in_code(rebuild.Rebuilder, "locked", (".fetchone()[0]]", ".fetchone()]")),
+        first=500,
+    ),
+    _mutant(
+        "lock-kept-for-ever",
+        "who was stopped in the middle of a rebuild keeps its lock",
+        lambda: in_query("limit_idle_session", "idle_session_timeout", "no_such_setting"),
+        first=1_100,
     ),
     _mutant(
         "generation-not-compared",

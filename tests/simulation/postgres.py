@@ -138,6 +138,7 @@ class Session:
         self.locks: set[object] = set()
         self.waits_for: Session | None = None
         self.lock_timeout_s = 5.0
+        self.idle_limit_s = float("inf")  # outside of a transaction; see limit_idle_session
         self.active_us = server.scheduler.now_us
         self.ended_owners_us: int | None = None  # when it last ended the sessions of logs' owners
         self.ended = False
@@ -231,6 +232,12 @@ class Session:
             raise psycopg.errors.AdminShutdown("terminating connection due to administrator command")
 
     # Ends
+
+    def end_if_idle(self) -> None:
+        """Do what the time-outs do to a session whose client has hung for long, when somebody comes upon it."""
+        limit_s = self.idle_limit_s if self.transaction is None else IDLE_TIMEOUT_S
+        if self.server.scheduler.now_us - self.active_us > limit_s * 1e6 and self.waits_for is None:
+            self.end()
 
     def end(self) -> None:
         """The process is gone; its transaction never was."""

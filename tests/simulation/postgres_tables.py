@@ -88,7 +88,9 @@ def configure_session(session: Session, text: str, p: dict) -> list[tuple]:
 
 @query
 def limit_idle_session(session: Session, text: str, p: dict) -> list[tuple]:
-    return [("",)]  # nobody here is idle for a minute outside of a transaction
+    if "idle_session_timeout" in text:
+        session.idle_limit_s = int(p["idle_timeout_ms"]) / 1_000
+    return [("",)]
 
 
 @query
@@ -108,6 +110,8 @@ def end_backend(session: Session, text: str, p: dict) -> list[tuple]:
 @query
 def try_view_lock(session: Session, text: str, p: dict) -> list[tuple]:
     holders = session.server.advisory.setdefault((p["class"], p["log_id"]), [])
+    if holders and holders[0] is not session:
+        holders[0].end_if_idle()
     if holders and holders[0] is not session:
         return [(False,)]
     holders.append(session)
