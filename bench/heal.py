@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import psycopg
 import redis
@@ -43,6 +44,15 @@ def events_behind(postgres: psycopg.Connection, views: redis.Redis, at: Place) -
     return sum(max(0, next_offset - state.applied) for state, (_, next_offset) in pairs)
 
 
+def wait_until(condition: Callable[[], bool], complaint: str) -> None:
+    """Raises Unavailable with the complaint when that does not come about."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{complaint} within {DEADLINE_S} s")
+        time.sleep(LOOK_PAUSE_S)
+
+
 def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[str, object]:
     """One outage. Raises HotpathError when the views do not come back, or not as they were."""
     with (
@@ -51,6 +61,7 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         redis.Redis.from_url(at.settings.redis_url) as views,
         Load(at.settings, PARTITIONS, arguments.users, arguments.rate),
     ):
+        wait_until(lambda: events_behind(postgres, views, at) is not None, "no events came through")
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("events flow", total=arguments.warm_up)
             for _ in range(arguments.warm_up):
@@ -61,10 +72,10 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         in_windows = postgres.execute(query, [window_s]).fetchone()[0]
         views.flushall()
         began = time.monotonic()
-        while (behind := events_behind(postgres, views, at)) is None or behind > arguments.rate:
-            if time.monotonic() - began > DEADLINE_S:
-                raise Unavailable(f"the views were not back within {DEADLINE_S} s: {behind} events behind")
-            time.sleep(LOOK_PAUSE_S)
+        wait_until(
+            lambda: (behind := events_behind(postgres, views, at)) is not None and behind <= arguments.rate,
+            "the views were not back",
+        )
         took_s = time.monotonic() - began
         console.print(f"back after {took_s:.1f} s; now all of it is compared with Postgres")
         check = [sys.executable, "-m", "hotpath.consolidate", "--check"]
