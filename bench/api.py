@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bench.harness import ROOT, child_environment, cpu_seconds, machine
 from bench.live import WARM_UP_S, Live, live
-from bench.pipeline import WIDTH_IN_FILES
+from bench.show import show
 from hotpath.console import configure_logging
 from hotpath.errors import HotpathError, WorkersFailed
 
@@ -129,11 +129,7 @@ def main(arguments: list[str]) -> int:
     except HotpathError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
-    if given.json:
-        print(json.dumps(result))
-    else:
-        console = Console(highlight=False)
-        console.print(table(result), width=None if console.is_terminal else WIDTH_IN_FILES)
+    show(result, table, given.json)
     return 0
 
 

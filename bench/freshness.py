@@ -6,7 +6,6 @@ that shows that number. Replies are asked for all the time, so the figures are u
 """
 
 import argparse
-import json
 import math
 import sys
 import threading
@@ -22,7 +21,8 @@ from rich.table import Table
 
 from bench.harness import machine
 from bench.live import WARM_UP_S, Live, live, wait_for
-from bench.pipeline import PARTITIONS, WIDTH_IN_FILES
+from bench.pipeline import PARTITIONS
+from bench.show import show
 from hotpath.console import configure_logging
 from hotpath.errors import HotpathError, Unavailable
 from hotpath.kafka import client_options
@@ -144,7 +144,7 @@ def measure(
         for _ in range(PROBES * SESSIONS_BEFORE):
             prober.send(measured=False)
         prober.flush()
-        wait_for(lambda: ids <= _shown(running.summary()), "the probes")
+        wait_for(lambda: ids <= _shown(running.summary()), "the probes in the summary")
         thread = threading.Thread(target=send)
         thread.start()
         ages = watch(running, users, done)
@@ -206,11 +206,7 @@ def main(arguments: list[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
     result = {"machine": machine(), "procs": given.procs, "rates": rates}
-    if given.json:
-        print(json.dumps(result))
-    else:
-        console = Console(highlight=False)
-        console.print(table(result), width=None if console.is_terminal else WIDTH_IN_FILES)
+    show(result, table, given.json)
     return 0
 
 

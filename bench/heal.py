@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import psycopg
 import redis
@@ -19,11 +18,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench.harness import ROOT, Place, child_environment, machine, place, servers
+from bench.live import wait_for
 from bench.load import Load
 from bench.pipeline import PARTITIONS, above_zero, positions_of, supervised
 from bench.workload import USERS
 from hotpath.console import configure_logging
-from hotpath.errors import HotpathError, Unavailable, WorkersFailed
+from hotpath.errors import HotpathError, WorkersFailed
 from hotpath.views import link, store
 
 LOOK_PAUSE_S = 0.02
@@ -44,15 +44,6 @@ def events_behind(postgres: psycopg.Connection, views: redis.Redis, at: Place) -
     return sum(max(0, next_offset - state.applied) for state, (_, next_offset) in pairs)
 
 
-def wait_until(condition: Callable[[], bool], complaint: str) -> None:
-    """Raises Unavailable with the complaint when that does not come about."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Unavailable(f"{complaint} within {DEADLINE_S} s")
-        time.sleep(LOOK_PAUSE_S)
-
-
 def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[str, object]:
     """One outage. Raises HotpathError when the views do not come back, or not as they were."""
     with (
@@ -61,7 +52,9 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         redis.Redis.from_url(at.settings.redis_url) as views,
         Load(at.settings, PARTITIONS, arguments.users, arguments.rate),
     ):
-        wait_until(lambda: events_behind(postgres, views, at) is not None, "no events came through")
+        wait_for(
+            lambda: events_behind(postgres, views, at) is not None, "the views", DEADLINE_S, LOOK_PAUSE_S
+        )
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("events flow", total=arguments.warm_up)
             for _ in range(arguments.warm_up):
@@ -72,9 +65,11 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         in_windows = postgres.execute(query, [window_s]).fetchone()[0]
         views.flushall()
         began = time.monotonic()
-        wait_until(
+        wait_for(
             lambda: (behind := events_behind(postgres, views, at)) is not None and behind <= arguments.rate,
-            "the views were not back",
+            "the way back",
+            DEADLINE_S,
+            LOOK_PAUSE_S,
         )
         took_s = time.monotonic() - began
         console.print(f"back after {took_s:.1f} s; now all of it is compared with Postgres")

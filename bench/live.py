@@ -59,7 +59,10 @@ class Live:
         )
         traffic = Traffic(rate)
         try:
-            wait_for(lambda: (self.summary().get("events_per_s") or 0) >= rate / 2, f"{rate:,.0f} events/s")
+            wait_for(
+                lambda: (self.summary().get("events_per_s") or 0) >= rate / 2,
+                f"{rate:,.0f} events/s in the summary",
+            )
             time.sleep(warm_up_s)
             yield traffic
         finally:
@@ -88,17 +91,19 @@ def live(procs: int, flags: list[str]) -> Iterator[Live]:
         stack.enter_context(_running(supervisor, environment))
         api = stack.enter_context(_running([sys.executable, "-m", "api"], environment))
         running = Live(at, f"http://127.0.0.1:{api_port}", api.pid)
-        wait_for(running.summary, "numbers")
+        wait_for(running.summary, "a summary with numbers")
         yield running
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Raises Unavailable when that does not come about."""
-    deadline = time.monotonic() + START_DEADLINE_S
+def wait_for(
+    condition: Callable[[], object], what: str, deadline_s: float = START_DEADLINE_S, pause_s: float = 0.2
+) -> None:
+    """Look every `pause_s` seconds. Raises Unavailable when that does not come about."""
+    deadline = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > deadline:
-            raise Unavailable(f"the API did not show {what} within {START_DEADLINE_S} s")
-        time.sleep(0.2)
+            raise Unavailable(f"{what} did not come about within {deadline_s:g} s")
+        time.sleep(pause_s)
 
 
 @contextmanager

@@ -41,6 +41,7 @@ from bench.pipeline_report import table
 from bench.proof import verify
 from bench.raw_copy import copy_raw, rows_of
 from bench.redis_apply import apply_topic
+from bench.show import show
 from bench.workload import AS_IF_RATE, USERS, Filled, Workload, fill
 from hotpath.console import configure_logging
 from hotpath.errors import HotpathError, Unavailable, WorkersFailed
@@ -52,7 +53,6 @@ from hotpath.views import keys
 PARTITIONS = 16
 POLL_S = 0.05
 """How often the end is looked for: a hundredth of the shortest run that means anything."""
-WIDTH_IN_FILES = 120
 
 
 def worker_figures(status: dict) -> list[dict[str, object]]:
@@ -393,11 +393,7 @@ def main(arguments: list[str]) -> int:
     except HotpathError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
-    if given.json:
-        print(json.dumps(result))
-    else:
-        console = Console(highlight=False)
-        console.print(table(result), width=None if console.is_terminal else WIDTH_IN_FILES)
+    show(result, table, given.json)
     return 0
 
 

@@ -6,7 +6,6 @@ was sent is no result: it is told, and the exit code is 1.
 """
 
 import argparse
-import json
 import math
 import signal
 import sys
@@ -22,7 +21,6 @@ from bench import results
 from bench.harness import CpuMeter, machine, place, servers
 from bench.memory import memory_of, most_memory
 from bench.pipeline import (
-    WIDTH_IN_FILES,
     Supervised,
     Watch,
     above_zero,
@@ -32,6 +30,7 @@ from bench.pipeline import (
     watch_to_the_end,
 )
 from bench.questions import QUESTIONS, Case
+from bench.show import show
 from bench.workload import Filled, Workload, fill
 from deploy.local.kafka import TOPIC_CONFIG
 from hotpath.console import configure_logging
@@ -232,11 +231,7 @@ def main(arguments: list[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
     results.write_json(result, given.results, "scale")
-    if given.json:
-        print(json.dumps(result))
-    else:
-        console = Console(highlight=False)
-        console.print(table(result), width=None if console.is_terminal else WIDTH_IN_FILES)
+    show(result, table, given.json)
     failed = [
         row for question in result["questions"].values() for row in question["cases"] if "failed" in row
     ]

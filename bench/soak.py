@@ -11,7 +11,6 @@ The exit code is 1 when the answer is wrong. Without jumps the topic is like any
 """
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
@@ -30,13 +29,13 @@ from bench.harness import ROOT, Place, child_environment, machine, place, server
 from bench.load import Load, machine_clock_us
 from bench.pipeline import (
     PARTITIONS,
-    WIDTH_IN_FILES,
     Supervised,
     above_zero,
     check_ledger,
     supervised,
     watch_to_the_end,
 )
+from bench.show import show
 from bench.soak_report import draw, memory_in, short, table
 from bench.start import ends_of
 from bench.vitals import Vitals, flatness
@@ -273,11 +272,7 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     results.write_json(result, given.results, "soak")
     draw(result, given.results)
-    if given.json:
-        print(json.dumps(result))
-    else:
-        console = Console(highlight=False)
-        console.print(table(result), width=None if console.is_terminal else WIDTH_IN_FILES)
+    show(result, table, given.json)
     return 1 if result["wrong"] else 0
 
 

@@ -8,7 +8,6 @@ cache is warm.
 """
 
 import argparse
-import json
 import os
 import signal
 import statistics
@@ -26,7 +25,6 @@ from bench.harness import Place, machine, place, servers
 from bench.load import Load
 from bench.pipeline import (
     PARTITIONS,
-    WIDTH_IN_FILES,
     Supervised,
     above_zero,
     check,
@@ -35,6 +33,7 @@ from bench.pipeline import (
     supervised,
     watch_to_the_end,
 )
+from bench.show import show
 from bench.workload import Workload, fill
 from hotpath.console import configure_logging
 from hotpath.errors import HotpathError, Unavailable
@@ -226,11 +225,7 @@ def main(arguments: list[str]) -> int:
     except HotpathError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
-    if given.json:
-        print(json.dumps(result))
-    else:
-        console = Console(highlight=False)
-        console.print(table(result), width=None if console.is_terminal else WIDTH_IN_FILES)
+    show(result, table, given.json)
     return 0
 
 

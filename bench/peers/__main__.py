@@ -4,7 +4,6 @@ fill the topic ► judge it by the reference ► hotpath ► each peer into a da
 """
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -24,7 +23,6 @@ from bench.peers.report import result_of, table, write
 from bench.peers.truth import Digest, Truth, truth_of
 from bench.pipeline import (
     PARTITIONS,
-    WIDTH_IN_FILES,
     Supervised,
     above_zero,
     check,
@@ -32,6 +30,7 @@ from bench.pipeline import (
     watch_to_the_end,
 )
 from bench.results import FOLDER
+from bench.show import show
 from bench.workload import USERS, Filled, Workload, fill
 from deploy.local.errors import StackError
 from hotpath.console import configure_logging
@@ -193,11 +192,7 @@ def main(arguments: list[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 3)
     write(result, given.results)
-    if given.json:
-        print(json.dumps(result))
-    else:
-        console = Console(highlight=False)
-        console.print(table(result), width=None if console.is_terminal else WIDTH_IN_FILES)
+    show(result, table, given.json)
     return 0 if all(found.get("right") for found in result["peers"].values()) else 1
 
 
