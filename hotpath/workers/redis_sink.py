@@ -59,6 +59,8 @@ class _Log:
     complete_at: int = 0
     """The offset up to which all must be applied for `complete_until_us` to be true."""
     applied_at_tick: int = -1
+    due_at_tick: int = -1
+    """Where the views were to be at the last tick: before the oldest block that waits."""
     scrubbed: tuple[bytes, bytes] = store.SCRUB_START
     """How far the present generation's keys were looked through."""
     acknowledged: Acknowledged = field(default_factory=Acknowledged)
@@ -131,18 +133,21 @@ class RedisSink:
         self._backoff_s = BACKOFF_MIN_S
         return True
 
-    def tick(self, now_us: int) -> bool:
+    def tick(self, now_us: int, waiting: Block | None = None) -> bool:
         """Once a second: look at the logs, publish, trim, scrub, have gaps healed. False when Redis is away.
 
-        now_us: wall clock, microseconds since 1970. Raises Fenced.
+        now_us: wall clock, microseconds since 1970. waiting: the oldest committed block that is yet to be applied; what
+        it and those behind it hold is no gap. Raises Fenced.
         """
         self._collect()
+        due_before = [known.due_at_tick for known in self._logs]
+        self._note_due(waiting)
         self._healer.look()
         if time.monotonic() < self._retry_at:
             return False
         try:
             states = self._look_at(self._logs, others=True)
-            self._notice_gaps()
+            self._notice_gaps(due_before)
             self._publish(now_us)
             self._learn_as_of(states)
             self._trim()
@@ -218,14 +223,20 @@ class RedisSink:
             self.heals += 1
         self._healer.check()
 
-    def _notice_gaps(self) -> None:
-        """Ask for logs that are not where Postgres is and have not moved for a whole tick."""
-        still = []
+    def _note_due(self, waiting: Block | None) -> None:
+        due = self._status["committed"] if waiting is None else waiting.logs["first_offset"]
         for known in self._logs:
+            known.due_at_tick = int(due[known.row])
+
+    def _notice_gaps(self, due_before: list[int]) -> None:
+        """Ask for logs that have not moved for a whole tick and lag behind where they were to be, or are ahead."""
+        still = []
+        for known, due in zip(self._logs, due_before, strict=True):
             if known.phase is not Phase.LIVE:
                 continue
             applied = known.state.applied
-            if applied != self._status["committed"][known.row] and applied == known.applied_at_tick:
+            elsewhere = applied < due or applied > self._status["committed"][known.row]
+            if elsewhere and applied == known.applied_at_tick:
                 still.append(known)
             known.applied_at_tick = applied
         self._ask(still)

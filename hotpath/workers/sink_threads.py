@@ -182,7 +182,7 @@ class SinkThreads:
 
     def _tick(self) -> None:
         """Once a second, traffic or not: publish how far the logs are, trim, heal, find Redis again."""
-        here = self._redis.tick(clock.now_us())
+        here = self._redis.tick(clock.now_us(), self._ring.to_apply())
         self._page["redis_away"] = 0 if here else 1
         self._page["redis_heals"] = self._heals_before + self._redis.heals
         self._page["acknowledged_bytes"] = self._redis.acknowledged_bytes

@@ -161,6 +161,34 @@ def test_a_block_cut_off_between_its_pieces_is_finished_from_postgres(world, mon
     check(world)
 
 
+def test_blocks_that_wait_are_no_gap(world):
+    world.run(simple(world), NOON_US)
+    heals = world.sink.heals
+    blocks = [world.commit(one_for_each_log(world)) for _ in range(2)]
+    for _ in range(5):
+        assert world.sink.tick(NOON_US, blocks[0])
+    assert world.sink.heals == heals
+    for block in blocks:
+        assert world.sink.apply(block)
+    world.at_end(NOON_US)
+    world.tick(NOON_US)
+    check(world)
+    assert world.sink.heals == heals
+
+
+def test_a_gap_before_the_block_that_waits_is_healed(world):
+    world.run(simple(world), NOON_US)
+    heals = world.sink.heals
+    world.commit(one_for_each_log(world))
+    waiting = world.commit(one_for_each_log(world))
+
+    def healed() -> bool:
+        assert world.sink.tick(NOON_US, waiting)
+        return world.sink.heals == heals + len(world.log_ids)
+
+    wait_until(healed, "the logs are brought back")
+
+
 def test_a_forgotten_script_is_loaded_again(world):
     world.run(simple(world), NOON_US)
     world.redis.script_flush()
