@@ -108,15 +108,17 @@ class Soak:
     def find_rate(self) -> None:
         """Measure the peak with the producer beside it, as it will be, and go on at its share.
 
-        The peak is what Postgres and the live views both keep up with. Nothing is done with a rate given.
+        The peak is what Postgres and the live views both keep up with for long. Nothing is done with a rate given.
         """
         if self.rate:
             return
         load = self._load
         load.hold = lambda: load.sent - self._applied > PROBE_LAG_MAX
         self._look_until(lambda: self._applied > 0, "an applied event")
+        # The views and the tables' caches are not yet what they will be: the first half is no measure.
+        self._look_for(self._arguments.probe / 2)
         before, began = self._applied, time.monotonic()
-        self._look_for(self._arguments.probe)
+        self._look_for(self._arguments.probe / 2)
         # Through to the end of what was sent: views that fell behind catch up in leaps.
         load.hold = lambda: True
         self._look_until(lambda: self._applied >= load.sent, "an end of the backlog")
@@ -245,7 +247,12 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--rate", **number, help="events/s; the peak is measured if it is not given")
     parser.add_argument("--share", **number, default=0.8, help="of the peak (%(default)s)")
-    parser.add_argument("--probe", **number, default=20, help="seconds of measuring the peak (%(default)s)")
+    parser.add_argument(
+        "--probe",
+        **number,
+        default=240,
+        help="seconds of measuring the peak; its second half counts (%(default)s)",
+    )
     parser.add_argument("--every", **number, default=60, help="seconds between two lines (%(default)s)")
     parser.add_argument("--jump-every", **number, default=120, help="seconds between two jumps (%(default)s)")
     parser.add_argument(

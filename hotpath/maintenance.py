@@ -119,7 +119,12 @@ class Maintenance:
         for name, table_bytes in connection.execute(sql.QUERIES["summarizable_indexes"]).fetchall():
             if self._summarized_bytes.get(name) == table_bytes:
                 continue
-            ranges = connection.execute(sql.QUERIES["summarize_index"], {"name": name}).fetchone()[0]
+            try:
+                ranges = connection.execute(sql.QUERIES["summarize_index"], {"name": name}).fetchone()[0]
+            except psycopg.errors.LockNotAvailable:
+                # Autovacuum, most likely, which summarises as well; the next run looks again.
+                log.debug("maintenance: %s is locked, and is summarised later", name)
+                continue
             report.summarized += ranges
             self._summarized_bytes[name] = table_bytes
 

@@ -234,6 +234,27 @@ def test_new_rows_are_summarised_for_the_index(database, connection):
     assert "Never executed" in plan or "events_20400616" in plan
 
 
+def test_a_table_that_is_being_vacuumed_is_summarised_later_and_the_others_now(
+    database, connection, monkeypatch
+):
+    monkeypatch.setattr("hotpath.maintenance.LOCK_TIMEOUT_MS", 50)
+    maintenance = new_maintenance(database)
+    maintenance.run_once(NOW)
+    for day in (NOW, NOW + DAY):
+        connection.execute(
+            "insert into events select 1, n, %s + n * interval '1 ms', 'u', 'page_view', '/', 's' "
+            "from generate_series(1, 20000) n",
+            [day],
+        )
+    with psycopg.connect(database) as vacuum:
+        vacuum.execute("lock table only events_20400615 in share update exclusive mode")
+        others = maintenance.run_once(NOW)
+    assert others.failed == []
+    assert others.summarized > 0
+    assert maintenance.run_once(NOW).summarized > 0
+    assert maintenance.run_once(NOW).summarized == 0
+
+
 def test_one_runner_works_at_a_time(database, connection):
     connection.execute("select pg_advisory_lock(%s)", [LOCK_KEY])
     assert not new_maintenance(database).run_once(NOW).ran
