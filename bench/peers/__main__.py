@@ -79,6 +79,7 @@ class Races:
     def peer(self, peer: Peer) -> dict[str, object]:
         """One of the others."""
         at, name = self._at, f"{self._at.settings.topic}_{peer.name}"
+        wanted = self._truth.accepted if peer.tells_apart else self._truth.valid
         with ExitStack() as stack:
             dsn = stack.enter_context(database(at.settings.postgres_dsn, name))
             stack.enter_context(redis_prefix(at.settings.redis_url, name))
@@ -86,9 +87,9 @@ class Races:
             self._make_days(dsn)
             job = Job(self._truth.clean if peer.clean else at.settings, dsn, name, self._procs)
             with peer.start(job, folder) as running:
-                race = self._watch(peer.name, dsn, self._truth.valid, running.pids, running)
-                settle(dsn, self._truth.valid)
-            return self._told(peer.title, peer.guarantee, peer.does, race, find(dsn, self._truth.valid))
+                race = self._watch(peer.name, dsn, wanted, running.pids, running)
+                settle(dsn, wanted)
+            return self._told(peer.title, peer.guarantee, peer.does, race, find(dsn, wanted))
 
     def _watch(self, name: str, dsn: str, wanted: Digest, pids: list[int], running: object) -> Race:
         peers = {f"peer{number}": pid for number, pid in enumerate(pids)}

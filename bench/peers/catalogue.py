@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.harness import free_port
@@ -28,6 +29,8 @@ class Peer:
     """Whether it reads the topic of clean messages: it could not judge the others."""
     start: Callable[[Job, Path], AbstractContextManager[Running]]
     """Its processes, in a folder of their own."""
+    tells_apart: bool = False
+    """Whether it stores accepted events alone: bot and late ones elsewhere, or nowhere."""
     prepare: Callable[[], object] = lambda: None
     """Makes its environment, before anything is timed. Raises StackError."""
 
@@ -50,7 +53,7 @@ def _quix(job: Job, folder: Path) -> AbstractContextManager[Running]:
 
 
 @contextmanager
-def _bytewax(job: Job, folder: Path) -> Iterator[Running]:
+def _bytewax(job: Job, folder: Path, program: str = "bytewax_flow") -> Iterator[Running]:
     """A cluster of processes with one worker each, as its documentation scales Python code; recovery is on."""
     python = str(virtual_environment("bytewax"))
     recovery, addresses = folder / "recovery", ";".join(f"127.0.0.1:{free_port()}" for _ in range(job.procs))
@@ -58,7 +61,7 @@ def _bytewax(job: Job, folder: Path) -> Iterator[Running]:
     environment = job.environment() | {"PYTHONPATH": str(PROGRAMS)}
     made = [python, "-m", "bytewax.recovery", str(recovery), str(job.procs)]
     os.spawnve(os.P_WAIT, python, made, environment)
-    command = [python, "-m", "bytewax.run", "bytewax_flow:flow", "-r", str(recovery), "-s", "10", "-b", "0"]
+    command = [python, "-m", "bytewax.run", f"{program}:flow", "-r", str(recovery), "-s", "10", "-b", "0"]
     commands = [[*command, "-i", str(number), "-a", addresses] for number in range(job.procs)]
     with running(commands, environment, folder) as processes:
         yield processes
@@ -169,7 +172,7 @@ PEERS = (
         "orjson, checks, PostgreSQLSink, RedisSink (each user's last page)",
         False,
         _quix,
-        lambda: virtual_environment("quix"),
+        prepare=lambda: virtual_environment("quix"),
     ),
     Peer(
         "bytewax",
@@ -178,7 +181,17 @@ PEERS = (
         "orjson, checks, COPY by a sink of ours; nothing in Redis",
         False,
         _bytewax,
-        lambda: virtual_environment("bytewax"),
+        prepare=lambda: virtual_environment("bytewax"),
+    ),
+    Peer(
+        "bytewax_whole",
+        "Bytewax 0.21.1, the whole job",
+        AT_LEAST_ONCE + " (recovery on); Redis counts repeats twice",
+        "orjson, checks, bots and late events told apart, COPY, live views of users, sessions and pages; no ledger",
+        False,
+        partial(_bytewax, program="bytewax_whole"),
+        tells_apart=True,
+        prepare=lambda: virtual_environment("bytewax"),
     ),
     Peer(
         "connect",
@@ -187,7 +200,7 @@ PEERS = (
         "clean messages only, no checks; INSERTs of 5,000 rows; nothing in Redis",
         True,
         _connect,
-        lambda: jar_folder("connect"),
+        prepare=lambda: jar_folder("connect"),
     ),
     Peer(
         "flink",
@@ -196,6 +209,6 @@ PEERS = (
         "clean messages only, no checks; INSERTs of 5,000 rows; nothing in Redis",
         True,
         _flink,
-        lambda: (virtual_environment("flink"), jar_folder("flink")),
+        prepare=lambda: (virtual_environment("flink"), jar_folder("flink")),
     ),
 )

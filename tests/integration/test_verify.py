@@ -85,8 +85,8 @@ def test_the_plain_reference_agrees_on_every_message(proven: Proven):
 
 
 # What is changed in Postgres: a query that picks a log_id and an offset, the change, and all that verify must say, as
-# patterns in which {p} and {o} stand for the partition and the offset. A minute of the history is the newest: years ago, where the log
-# has events too, retention may have removed it, and nothing is asked of it.
+# patterns in which {p} and {o} stand for the partition and the offset. A minute of the history is the newest: those of
+# years ago, which the log has too, are past their retention, and nothing is asked of them.
 TAMPERED = {
     "a row deleted": (
         "select log_id, kafka_offset from events order by kafka_offset desc, log_id limit 1",

@@ -1,5 +1,7 @@
 """What benchmarks decide without servers: truth of the peers' checks, padding, flatness, what they ask."""
 
+import collections
+import importlib
 import sys
 import time
 
@@ -10,7 +12,7 @@ import pytest
 from bench import results
 from bench.load import machine_clock_us
 from bench.peers.catalogue import PEERS, connect_worker
-from bench.peers.job import Job
+from bench.peers.job import PROGRAMS, Job
 from bench.peers.programs import checks
 from bench.peers.race import Race
 from bench.questions import QUESTIONS
@@ -47,6 +49,21 @@ def test_what_peers_check_is_what_the_reference_says(loads, deep_recursion):
         assert round(moment.timestamp() * 1e6) == outcome.time_us
         assert tuple(text.encode() for text in texts) == outcome.texts
     assert 0 < stored < len(values)
+
+
+def test_what_peers_tell_apart_is_what_the_reference_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(PROGRAMS))  # programs import each other as scripts do
+    apart = importlib.import_module("apart").Apart()
+    values = values_of(
+        prepared(30_000, users=300, partitions=1, shares=Shares(bots=0.2, malformed=0, late=0.05))
+    )
+    reference, now_ms = Reference(), time.time_ns() // 10**6
+    found = collections.Counter()
+    for value in values:
+        expected = reference.classify(0, value, now_ms * 1_000).event_class
+        found[expected] += 1
+        assert apart.class_of(checks.row_of(value, now_ms, orjson.loads)) == expected
+    assert set(found) == {"accepted", "bot", "late"}
 
 
 def test_padded_messages_have_the_bytes_asked_for_and_say_the_same():
