@@ -7,11 +7,14 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
+import redis
 from rich.console import Console
 from rich.progress import Progress
 
@@ -37,8 +40,10 @@ from hotpath.console import configure_logging
 from hotpath.errors import HotpathError
 from hotpath.kafka import log_ranges
 
-HOTPATH = "hotpath"
-NAMES = (HOTPATH, *(peer.name for peer in PEERS))
+HOTPATH, HOTPATH_ROWS = "hotpath", "hotpath_rows"
+STATUS_PAUSE_S = 0.02
+AWAY_MAX_MS = 600_000
+NAMES = (HOTPATH, HOTPATH_ROWS, *(peer.name for peer in PEERS))
 
 
 class Races:
@@ -57,24 +62,52 @@ class Races:
 
     def hotpath(self) -> dict[str, object]:
         """The pipeline itself: its database is the place's. Raises WorkersFailed when any answer is wrong."""
-        at = self._at
-        ends = {
-            number: end for number, (_, end) in log_ranges(at.settings, list(range(self._partitions))).items()
-        }
-        self._make_days(at.settings.postgres_dsn)
-        with supervised(at, self._procs, []) as running:
-            race = self._watch(
-                HOTPATH, at.settings.postgres_dsn, self._truth.accepted, [running.process.pid], running
-            )
-            seen = watch_to_the_end(at, running, ends, self._timeout_s)
-        check(at, self._filled, seen)
-        return self._told(
+        return self._run(
+            self._at,
             HOTPATH,
             "exactly once; live views follow every commit",
             "checks, bots and late events told apart, COPY with ledger, live views of users, sessions and pages",
-            race,
-            find(at.settings.postgres_dsn, self._truth.accepted),
         )
+
+    def hotpath_rows(self) -> dict[str, object]:
+        """The pipeline while Redis answers nobody: rows alone, as most of the others write them. Raises as above."""
+        name = f"{self._at.settings.topic}_{HOTPATH_ROWS}"
+        with (
+            database(self._at.settings.postgres_dsn, name) as dsn,
+            redis_prefix(self._at.settings.redis_url, name),
+        ):
+            settings = self._at.settings.model_copy(update={"postgres_dsn": dsn, "redis_prefix": name})
+            environment = self._at.environment | {
+                "HOTPATH_POSTGRES_DSN": dsn,
+                "HOTPATH_REDIS_PREFIX": name,
+            }
+            return self._run(
+                replace(self._at, settings=settings, environment=environment),
+                f"{HOTPATH}, Redis away",
+                "exactly once; live views catch up when Redis is back",
+                "checks, bots and late events told apart, COPY with ledger; nothing in Redis meanwhile",
+                redis_away,
+            )
+
+    def _run(
+        self,
+        at: Place,
+        title: str,
+        guarantee: str,
+        does: str,
+        meanwhile: Callable[[Place, Supervised], AbstractContextManager] = lambda at, running: nullcontext(),
+    ) -> dict[str, object]:
+        ends = {
+            number: end for number, (_, end) in log_ranges(at.settings, list(range(self._partitions))).items()
+        }
+        dsn, wanted = at.settings.postgres_dsn, self._truth.accepted
+        self._make_days(dsn)
+        with supervised(at, self._procs, []) as running:
+            with meanwhile(at, running):
+                race = self._watch(title, dsn, wanted, [running.process.pid], running)
+            seen = watch_to_the_end(at, running, ends, self._timeout_s)
+        check(at, self._filled, seen)
+        return self._told(title, guarantee, does, race, find(dsn, wanted))
 
     def peer(self, peer: Peer) -> dict[str, object]:
         """One of the others."""
@@ -119,6 +152,19 @@ class Races:
 
 
 @contextmanager
+def redis_away(at: Place, running: Supervised) -> Iterator[None]:
+    """Once the supervisor is up, Redis answers no script and no write until the block ends."""
+    with redis.Redis.from_url(at.settings.redis_url) as client:
+        while running.status() is None:
+            time.sleep(STATUS_PAUSE_S)
+        client.client_pause(AWAY_MAX_MS, all=False)  # not even an end of the pause is heard in one of all
+        try:
+            yield
+        finally:
+            client.client_unpause()
+
+
+@contextmanager
 def prepared(names: list[str], console: Console) -> Iterator[None]:
     """Environments are made before any server runs."""
     for peer in PEERS:
@@ -145,8 +191,9 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, object
         progress.stop()
         races = Races(at, truth, filled, arguments, console)
         found = {}
-        if HOTPATH in arguments.only:
-            found[HOTPATH] = races.hotpath()
+        for name, race in ((HOTPATH, races.hotpath), (HOTPATH_ROWS, races.hotpath_rows)):
+            if name in arguments.only:
+                found[name] = race()
         for peer in PEERS:
             if peer.name in arguments.only:
                 try:
