@@ -244,7 +244,7 @@ MUTANTS = (
         "changes go into a generation that is not live any more",
         lambda: in_script("touch", "if live ~= generation then return { 'MOVED', live } end", ""),
         lambda: in_script("apply", "if live ~= generation then return { 'MOVED', live } end", ""),
-        first=400,
+        first=6_550,
     ),
     _mutant(
         "remembered-too-late",
