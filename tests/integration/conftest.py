@@ -1,11 +1,12 @@
 """Fixtures of several integration tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from hotpath import verify
 from hotpath.settings import PipelineSettings, environment
+from tests.support.live_views import World
 
 
 @pytest.fixture
@@ -21,3 +22,17 @@ def verify_command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
         return code, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def new_world(database: str, redis_url: str) -> Iterator[Callable[..., World]]:
+    """Makes worlds, and ends them."""
+    worlds: list[World] = []
+
+    def make(**options: object) -> World:
+        worlds.append(World(database, redis_url, **options))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -26,19 +26,6 @@ from tests.support.live_views import World, put_sessions, record_of
 from tests.support.servers import REPOSITORY
 
 SECOND_US = 1_000_000
-
-
-@pytest.fixture
-def new_world(database: str, redis_url: str) -> Iterator[Callable[..., World]]:
-    worlds: list[World] = []
-
-    def make(**options: object) -> World:
-        worlds.append(World(database, redis_url, **options))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
 
 
 @pytest.fixture

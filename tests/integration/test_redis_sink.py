@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -17,19 +16,6 @@ from tests.support.live_views import World
 from tests.support.pipeline import wait_until
 
 SECOND_US = 1_000_000
-
-
-@pytest.fixture
-def new_world(database: str, redis_url: str) -> Iterator[Callable[..., World]]:
-    worlds: list[World] = []
-
-    def make(**options: object) -> World:
-        worlds.append(World(database, redis_url, **options))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
 
 
 @pytest.fixture
