@@ -33,11 +33,11 @@ def rows_of(dsn: str, writers: int) -> list[list[bytes]]:
     with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
         for writer in range(writers):
             with cursor.copy(query, (writers, writer)) as copy:
-                streams.append(_joined(bytes(piece) for piece in copy))
+                streams.append(joined(bytes(piece) for piece in copy))
     return streams
 
 
-def _joined(pieces, buffer_bytes: int = 1 << 20) -> list[bytes]:
+def joined(pieces, buffer_bytes: int = 1 << 20) -> list[bytes]:
     """Postgres sends a row at a time: buffers of about a megabyte instead."""
     buffers, waiting, size = [], [], 0
     for piece in pieces:

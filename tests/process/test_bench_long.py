@@ -47,3 +47,12 @@ def test_growth_is_measured_and_drawn(run_bench, tmp_path):
     assert case["events"] == sum(case["classes"].values()) == 3_000
     assert case["worker_us"] > 0 and case["memory_mib_max"]["supervisor"] > 0
     assert (tmp_path / "scale-partitions.png").exists() and (tmp_path / "scale.json").exists()
+
+
+def test_the_index_spares_gap_fill_and_bot_counts_most_of_the_table(run_bench):
+    layouts = {row["layout"]: row for row in run_bench("bench.tables", "--rows=200000")["layouts"]}
+    without = layouts["no index"]["queries"]
+    with_it = next(row for name, row in layouts.items() if "as it is" in name)["queries"]
+    assert "Bitmap Index Scan" in with_it["a flush's gap"]["by"]
+    for name, told in with_it.items():
+        assert 0 < told["pages"] < without[name]["pages"] / 2, name

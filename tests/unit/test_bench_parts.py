@@ -18,11 +18,13 @@ from bench.peers.race import Race
 from bench.questions import QUESTIONS
 from bench.soak import Clock
 from bench.start import summed_up
+from bench.tables import MULTI
 from bench.vitals import GROWTH_FLAT, flatness
 from bench.workload import padded, prepared, values_of
 from generator.plan import Shares
 from hotpath.reference import Reference
 from hotpath.settings import Settings
+from hotpath.sql import SQL_DIR
 
 
 @pytest.fixture
@@ -153,3 +155,8 @@ def test_plots_are_drawn(tmp_path):
     panels = {"one": {"a": ([1, 10], [3, 4]), "b": ([1, 10], [1, 2])}, "two": {"c": ([1, 10], [0, 1])}}
     results.lines(tmp_path / "lines.png", "growth", "here, now", panels, "users", log_x=True)
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("bars.png", "lines.png"))
+
+
+def test_the_table_that_is_compared_with_others_has_the_index_of_the_schema():
+    schema = "".join((SQL_DIR / "schema.sql").read_text().split())
+    assert f"events_brinoneventsusing{''.join(MULTI.split())};" in schema
