@@ -170,7 +170,8 @@ class Soak:
         self._console.print(
             f"{sample['seconds'] / 60:6.1f} min  "
             + "  ".join(f"{name} {sample[name]:,.0f}" for name in TOLD)
-            + f"  days {sample['event_days']}  redis {sample['redis_used_mib']:,.0f} MiB  memory MiB "
+            + f"  days {sample['event_days']}  redis {sample['redis_used_mib']:,.0f} MiB"
+            + f"  beside counts {sample['workers_beside_counts_mib']:,.0f} MiB  memory MiB "
             + " ".join(f"{name} {used:,.0f}" for name, used in memory.items())
         )
 

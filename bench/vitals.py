@@ -78,6 +78,7 @@ class Vitals:
             "redis_lag_events": sum(worker.get("redis_lag_events", 0) for worker in status["workers"]),
             "restarts": sum(worker.get("restarts", 0) for worker in status["workers"]),
             "bot_counts_mib": _mib(sum(worker.get("bot_counts_bytes", 0) for worker in status["workers"])),
+            "acknowledged_mib": _mib(sum(each.get("acknowledged_bytes", 0) for each in status["workers"])),
             "postgres_mib": _mib(size),
             "events_mib": _mib(events),
             "other_tables_mib": _mib(others),
@@ -88,7 +89,11 @@ class Vitals:
         }
         self._looked_at, self._committed = now, committed
         used = memory_of(self._at.pids, processes(self._running))
-        return found | {f"memory {name}, MiB": _mib(each) for name, each in used.items()}
+        found |= {f"memory {name}, MiB": _mib(each) for name, each in used.items()}
+        # What windows hold by their nature, by user and by session, is told by itself.
+        workers = _mib(sum(each for name, each in used.items() if name.startswith("worker")))
+        beside = workers - found["bot_counts_mib"] - found["acknowledged_mib"]
+        return found | {"workers_beside_counts_mib": round(beside, 1)}
 
 
 def _mib(size: float) -> float:
