@@ -137,6 +137,7 @@ class Session:
         self.transaction: Transaction | None = None
         self.locks: set[object] = set()
         self.waits_for: Session | None = None
+        self.waits_until_us = 0
         self.lock_timeout_s = 5.0
         self.idle_limit_s = float("inf")  # outside of a transaction; see limit_idle_session
         self.active_us = server.scheduler.now_us
@@ -201,9 +202,9 @@ class Session:
     def lock(self, key: object) -> None:
         """Hold a row until the transaction ends. Raises LockNotAvailable, DeadlockDetected, AdminShutdown."""
         locks, scheduler = self.server.row_locks, self.server.scheduler
-        deadline_us = scheduler.now_us + int(self.lock_timeout_s * 1e6)
+        deadline_us = self.waits_until_us = scheduler.now_us + int(self.lock_timeout_s * 1e6)
         while (holder := locks.get(key)) not in (None, self):
-            if scheduler.now_us - holder.active_us > IDLE_TIMEOUT_S * 1e6 and holder.waits_for is None:
+            if scheduler.now_us - holder.idle_since_us > IDLE_TIMEOUT_S * 1e6:
                 holder.end()  # idle_in_transaction_session_timeout
                 continue
             self.waits_for = holder
@@ -236,8 +237,14 @@ class Session:
     def end_if_idle(self) -> None:
         """Do what the time-outs do to a session whose client has hung for long, when somebody comes upon it."""
         limit_s = self.idle_limit_s if self.transaction is None else IDLE_TIMEOUT_S
-        if self.server.scheduler.now_us - self.active_us > limit_s * 1e6 and self.waits_for is None:
+        if self.server.scheduler.now_us - self.idle_since_us > limit_s * 1e6:
             self.end()
+
+    @property
+    def idle_since_us(self) -> int:
+        """Since when the server waits for the client: while it waits for a lock not before the lock's time-out, which
+        comes whether the client lives or hangs."""
+        return self.active_us if self.waits_for is None else max(self.active_us, self.waits_until_us)
 
     def end(self) -> None:
         """The process is gone; its transaction never was."""
