@@ -89,8 +89,11 @@ class RedisServer:
             'save ""',
             f"appendonly {'yes' if self.durable else 'no'}",
             "appendfsync everysec",
-            # A rewrite starts when the file has doubled, and not below this: the views fit in less.
-            "auto-aof-rewrite-min-size 256mb",
+            # The same few hundred megabytes change over and over: a rewrite whenever the file has doubled would come
+            # every half minute at 100,000 events/s, and took a quarter of the rate. So it takes 2 GB of disk, and is
+            # read within half a minute at the next start.
+            "auto-aof-rewrite-percentage 400",
+            "auto-aof-rewrite-min-size 2gb",
             # During a rewrite the disk belongs to it: waiting for fsync would stall every command.
             "no-appendfsync-on-rewrite yes",
         ]

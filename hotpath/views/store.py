@@ -22,9 +22,10 @@ session. Twice as many cost no less each, and may pass 5 ms, which is too long f
 TRIM_PAGES = 400
 TRIM_USERS = 1_500
 """What one call of `trim.lua` takes away or looks at: 1.5 ms, twice that when all of the users have left."""
-SWEEP_STEPS = 6
-"""How far seen_step moves between two sweeps over all users of a log, at 1 us a user (60 ms for 60,000): a sixth of
-that for each step, for which who has left stays up to a minute longer, a fifth of the window."""
+SWEEP_STEPS = 12
+"""How far seen_step moves between two sweeps over all users of a log. Who has left stays up to two minutes longer, 0.4
+of the window. A user costs 1 us, and up to 8 where some of several sessions have left: every minute, sweeps took an
+eighth of Redis at 100,000 events/s of a million people."""
 SCRUB_USERS = 2_000
 SCRUB_USERS_MAX = 1_000
 """Users that a worker has `scrub.lua` look at a second, over all its logs, and the most in one call, at 1 to 2 us each.

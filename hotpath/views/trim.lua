@@ -41,26 +41,38 @@ if not cursor then
   if seen_step < swept + sweep_steps then return { 'OK', '0' } end
   swept, cursor = seen_step, ''
 end
+-- Of the sessions of a record: their newest step, how many are after step W, how many there are, and a record of those
+-- after W; nil when it is none.
+local function trimmed(record, W)
+  if not record then return nil end
+  local newest, after, stored, kept, at, run = 0, 0, 0, '', 1, 1
+  repeat
+    local step, _, last = session_at(record, at)
+    if not step then return nil end
+    if step > newest then newest = step end
+    if step > W then
+      after = after + 1
+    else
+      if run < at then kept = kept .. string.sub(record, run, at - 1) end
+      run = last + 1
+    end
+    stored, at = stored + 1, last + 1
+  until at > #record
+  return newest, after, stored, kept .. string.sub(record, run)
+end
+
 local users, records = users_after(live, cursor, users_max)
 local gone, unranked, kept, ranks = {}, {}, {}, {}
 local newest = {} -- step -> users fewer
 for i, user in ipairs(users) do
-  local record = records[i]
-  local last_seen, after, stored = counts_of(record, seen_step)
+  local last_seen, after, stored, left = trimmed(records[i], seen_step)
   if not last_seen then return { 'BROKEN', seen_key } end
   if after == 0 then
     gone[#gone + 1] = user
     newest[last_seen] = (newest[last_seen] or 0) - 1
   elseif after < stored then
-    local left = {}
-    local sessions = sessions_of(record)
-    for at = 1, #sessions, 2 do
-      if sessions[at] > seen_step then
-        left[#left + 1] = struct.pack('>I4', sessions[at]) .. string.char(#sessions[at + 1]) .. sessions[at + 1]
-      end
-    end
     kept[#kept + 1] = user
-    kept[#kept + 1] = table.concat(left)
+    kept[#kept + 1] = left
     if after > 1 then
       ranks[#ranks + 1] = -after
       ranks[#ranks + 1] = user

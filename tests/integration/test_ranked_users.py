@@ -5,10 +5,12 @@ import random
 
 import pytest
 
+from hotpath.events import STEP_S
 from hotpath.settings import Settings
 from hotpath.views import keys, link
 from hotpath.views.contents import sessions_of
 from hotpath.views.read import Counts, ViewReader, ViewsUnavailable
+from hotpath.views.store import SWEEP_STEPS
 from tests.support.blocks import NOON_US, Event
 from tests.support.live_views import World
 
@@ -64,7 +66,7 @@ def test_sessions_that_left_the_window_do_not_count_before_they_are_trimmed(new_
     old = visits({"once-many": 9, "once-more": 8}, time_us=NOON_US - 280 * SECOND_US)
     world.run([*old, *visits({"steady": 3}, 0, len(old)), Event(0, 1, user_id="other")], NOON_US)
     assert top_users(world, 1) == [(b"once-many", 9)]
-    later_us = NOON_US + 100 * SECOND_US
+    later_us = NOON_US + (SWEEP_STEPS + 1) * STEP_S * SECOND_US
     assert world.sink.apply(world.commit(visits({"once-many": 1}, 0, len(old) + 3, later_us)))
     world.at_end(later_us)
     assert world.sink.tick(later_us)  # publishes as_of; borders follow with the next tick
