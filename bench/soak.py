@@ -255,9 +255,9 @@ def main(arguments: list[str]) -> int:
         help="seconds of measuring the peak; its second half counts (%(default)s)",
     )
     parser.add_argument("--every", **number, default=60, help="seconds between two lines (%(default)s)")
-    parser.add_argument("--jump-every", **number, default=120, help="seconds between two jumps (%(default)s)")
+    parser.add_argument("--jump-every", **number, default=300, help="seconds between two jumps (%(default)s)")
     parser.add_argument(
-        "--jump-hours", **number, default=6, help="hours of a jump, below 24; 0: none (%(default)s)"
+        "--jump-hours", **number, default=14, help="hours of a jump, below 24; 0: none (%(default)s)"
     )
     parser.add_argument("--users", type=above_zero, default=USERS, help="people (%(default)s)")
     parser.add_argument("--procs", type=above_zero, default=2, help="worker processes (%(default)s)")

@@ -19,7 +19,7 @@ from hotpath.views.link import Command, Reply, run, script
 TOUCH_ENTRIES_MAX = 1_000
 """(user, session) pairs of one script: 1.4 ms where steps rise, 2.3 where all users are new, 3.9 where all get another
 session. Twice as many cost no less each, and may pass 5 ms, which is too long for readers; half as many 5 % more."""
-TRIM_PAGES = 400
+TRIM_PAGES = 1_000
 TRIM_USERS = 1_500
 """What one call of `trim.lua` takes away or looks at: 1.5 ms, twice that when all of the users have left."""
 SWEEP_STEPS = 12

@@ -24,14 +24,17 @@ if step_key and not is_type(step_key, 'hash') then return { 'BROKEN', step_key }
 redis.call('HSET', state_key, 'base_step', string.format('%d', base_step),
   'seen_step', string.format('%d', seen_step))
 if step_key then
-  local found = redis.call('HSCAN', step_key, 0, 'COUNT', pages_max)[2]
+  local whole = redis.call('HLEN', step_key) <= pages_max
+  local found = whole and redis.call('HGETALL', step_key) or redis.call('HSCAN', step_key, 0, 'COUNT', pages_max)[2]
   for i = 1, #found, 2 do
-    if redis.call('HDEL', step_key, found[i]) == 1 then
+    -- What HSCAN tells may be told twice.
+    if whole or redis.call('HDEL', step_key, found[i]) == 1 then
       if tonumber(redis.call('ZINCRBY', pages_key, '-' .. found[i + 1], found[i])) <= 0 then
         redis.call('ZREM', pages_key, found[i])
       end
     end
   end
+  if whole then redis.call('DEL', step_key) end
   if redis.call('EXISTS', step_key) == 0 then redis.call('ZREM', steps_key, steps[1]) end
   return { 'OK', '1' }
 end
