@@ -255,6 +255,14 @@ def test_a_table_that_is_being_vacuumed_is_summarised_later_and_the_others_now(
     assert maintenance.run_once(NOW).summarized == 0
 
 
+def test_days_are_not_vacuumed_after_inserts(database, connection):
+    new_maintenance(database).run_once(NOW)
+    options = connection.execute(
+        "select distinct c.reloptions from pg_class c join time_partitions p on p.name = c.relname"
+    )
+    assert options.fetchall() == [(["autovacuum_vacuum_insert_threshold=-1"],)]
+
+
 def test_one_runner_works_at_a_time(database, connection):
     connection.execute("select pg_advisory_lock(%s)", [LOCK_KEY])
     assert not new_maintenance(database).run_once(NOW).ran
