@@ -69,8 +69,8 @@ def worker_figures(status: dict) -> list[dict[str, object]]:
         "acknowledged_bytes",
         "received",
         "restarts",
+        "redis_heals",
     )
-    names += ("redis_heals",)
     return [{name: worker.get(name, 0) for name in names} for worker in status["workers"]]
 
 

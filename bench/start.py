@@ -22,6 +22,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.harness import Place, machine, place, servers
+from bench.live import wait_for
 from bench.load import Load
 from bench.pipeline import (
     PARTITIONS,
@@ -36,7 +37,7 @@ from bench.pipeline import (
 from bench.show import show
 from bench.workload import Workload, fill
 from hotpath.console import configure_logging
-from hotpath.errors import HotpathError, Unavailable
+from hotpath.errors import HotpathError
 from hotpath.kafka import log_ranges
 
 LOOK_PAUSE_S = 0.005
@@ -139,12 +140,8 @@ def ends_of(at: Place) -> dict[int, int]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Raises Unavailable when that does not come about."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Unavailable(f"there was not {what} within {DEADLINE_S} s")
-        time.sleep(LOOK_PAUSE_S)
+    """At this benchmark's pace. Raises Unavailable when that does not come about."""
+    wait_for(condition, what, DEADLINE_S, LOOK_PAUSE_S)
 
 
 def summed_up(seconds: list[float]) -> dict[str, object]:

@@ -7,7 +7,6 @@ import argparse
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench.harness import Place, database, machine, place, redis_prefix, servers
+from bench.live import wait_for
 from bench.peers.catalogue import PEERS, Peer
 from bench.peers.job import Job
 from bench.peers.race import Finding, Race, find, settle, watch
@@ -155,8 +155,7 @@ class Races:
 def redis_away(at: Place, running: Supervised) -> Iterator[None]:
     """Once the supervisor is up, Redis answers no script and no write until the block ends."""
     with redis.Redis.from_url(at.settings.redis_url) as client:
-        while running.status() is None:
-            time.sleep(STATUS_PAUSE_S)
+        wait_for(running.status, "the supervisor's status", pause_s=STATUS_PAUSE_S)
         client.client_pause(AWAY_MAX_MS, all=False)  # not even an end of the pause is heard in one of all
         try:
             yield
