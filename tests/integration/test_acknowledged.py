@@ -137,7 +137,7 @@ SENDING = (nothing, nothing, reply_lost, never_arrived, cut_off, refused)
 STORED = (nothing, nothing, wiped, restored, rebuilt, rebuilt_by_another)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(8))
 def test_what_is_stored_is_the_same_whether_it_is_sent_again_or_not(worlds, monkeypatch, seed):
     for name, value in ((store, "TOUCH_ENTRIES_MAX"), (fold, "PAIRS_MAX"), (refill, "PAIRS_MAX")):
         monkeypatch.setattr(name, value, 20)
