@@ -135,7 +135,6 @@ class Sender:
                 stream = self._stream(wished, partitions)
             if wished.rate != wish.rate:
                 pace.set_rate(wished.rate or 1, time.monotonic())
-                self._progress.clear()
             wish = wished
             self._look(publisher, pace, stream, wish)
             self._woken.wait(pace.pause_s(time.monotonic()) if wish.rate else 0.1)
