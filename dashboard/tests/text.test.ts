@@ -3,10 +3,11 @@ import type { LedgerMinute, Summary } from "../src/api/types";
 import { batch } from "./rows";
 import { isGrouped, place, shown, writeToConsole } from "../src/generator/batches";
 import { fault, rfc3339, totals } from "../src/history/ranges";
-import { dump, fromBase64, preview, visible } from "../src/pipeline/bytes";
+import { dump, fromBase64, preview } from "../src/pipeline/bytes";
 import { lineOf, sumOf } from "../src/pipeline/sum";
 import { type Known, ageNow, conditionOf } from "../src/text/condition";
 import { bytes, count, duration, rate, share, shortCount, shortTime } from "../src/text/format";
+import { visible } from "../src/text/visible";
 
 test("numbers are written for people", () => {
   expect(count(1_234_567)).toBe("1,234,567");

@@ -3,6 +3,7 @@ import { ApiError, put } from "../api/client";
 import { Header } from "../app/Header";
 import { useNow } from "../app/useNow";
 import { Card, Empty } from "../parts/Card";
+import { Foreign } from "../parts/Foreign";
 import { LineChart } from "../parts/LineChart";
 import { Tile } from "../parts/Tile";
 import { clock, count, rate } from "../text/format";
@@ -213,13 +214,19 @@ function Newest({ feed }: { feed: Feed }) {
                   {event.raw === null ? (
                     <>
                       <td className="mono">{event.time}</td>
-                      <td className="mono">{event.user}</td>
-                      <td>{event.type}</td>
-                      <td>{event.page}</td>
+                      <td className="mono">
+                        <Foreign text={event.user} />
+                      </td>
+                      <td>
+                        <Foreign text={event.type} />
+                      </td>
+                      <td>
+                        <Foreign text={event.page} />
+                      </td>
                     </>
                   ) : (
                     <td colSpan={4} className="mono muted">
-                      {event.raw}
+                      <Foreign text={event.raw} />
                     </td>
                   )}
                 </tr>

@@ -3,19 +3,33 @@ import { ApiError, get } from "../api/client";
 import type { SessionsOfUser, Summary } from "../api/types";
 import { useNow } from "../app/useNow";
 import { Card, Empty } from "../parts/Card";
+import { Foreign } from "../parts/Foreign";
 import { clock, count, wholeDuration, windowOf } from "../text/format";
+import { visible } from "../text/visible";
 
 /** How often the sessions of the user looked at are asked for again. */
 const AGAIN_MS = 2_000;
 const USERS_SHOWN = 6;
 
+/** To what takes the place of the button that was pressed: the focus would be lost with the button. */
+function focus(element: HTMLElement | null): void {
+  element?.focus({ preventScroll: true });
+}
+
 /** Users with the most active sessions, and the sessions of one of them. */
 export function Sessions({ summary }: { summary: Summary | null }) {
   const [text, setText] = useState("");
   const [user, setUser] = useState("");
+  /** The list or the user is shown because a button of the other was pressed. */
+  const [turned, setTurned] = useState(false);
+  const show = (id: string, byButton: boolean) => {
+    setTurned(byButton);
+    setUser(id);
+  };
   const look = (event: FormEvent) => {
     event.preventDefault();
-    setUser(text.trim());
+    // No id begins or ends with a space; with other white space it may.
+    show(text.replace(/^ +| +$/g, ""), false);
   };
   const users = summary?.top_users.users.slice(0, USERS_SHOWN) ?? [];
   return (
@@ -28,12 +42,12 @@ export function Sessions({ summary }: { summary: Summary | null }) {
         <input
           type="search"
           aria-label="User id"
-          placeholder="Look a user up, such as user-00001"
+          placeholder="Find a user by id"
           value={text}
           maxLength={128}
           onChange={(event) => {
             setText(event.target.value);
-            if (!event.target.value) setUser("");
+            if (!event.target.value) show("", false);
           }}
         />
         <button type="submit" className="button">
@@ -44,13 +58,14 @@ export function Sessions({ summary }: { summary: Summary | null }) {
         <OneUser
           key={user}
           user={user}
+          turned={turned}
           leave={() => {
-            setUser("");
+            show("", true);
             setText("");
           }}
         />
       ) : users.length ? (
-        <table className="rows" data-testid="top-users">
+        <table className="rows" data-testid="top-users" ref={turned ? focus : undefined} tabIndex={-1}>
           <caption className="sr-only">Users with the most active sessions</caption>
           <thead>
             <tr>
@@ -69,10 +84,10 @@ export function Sessions({ summary }: { summary: Summary | null }) {
                     className="link-button"
                     onClick={() => {
                       setText(row.user_id);
-                      setUser(row.user_id);
+                      show(row.user_id, true);
                     }}
                   >
-                    {row.user_id}
+                    <Foreign text={row.user_id} />
                   </button>
                 </td>
                 <td className="number">{count(row.active_sessions)}</td>
@@ -87,7 +102,7 @@ export function Sessions({ summary }: { summary: Summary | null }) {
   );
 }
 
-function OneUser({ user, leave }: { user: string; leave: () => void }) {
+function OneUser({ user, turned, leave }: { user: string; turned: boolean; leave: () => void }) {
   const [found, setFound] = useState<SessionsOfUser | null>(null);
   const [error, setError] = useState("");
   const now = useNow();
@@ -101,7 +116,8 @@ function OneUser({ user, leave }: { user: string; leave: () => void }) {
         setError("");
       } catch (problem) {
         if (abort.signal.aborted) return;
-        setError(problem instanceof ApiError ? problem.message : "The answer cannot be read.");
+        setError(toldOf(problem));
+        if (problem instanceof ApiError && problem.status === 422) return; // it never will be an id
       }
       timer = window.setTimeout(ask, AGAIN_MS);
     };
@@ -112,26 +128,29 @@ function OneUser({ user, leave }: { user: string; leave: () => void }) {
     };
   }, [user]);
   return (
-    <div className="one-user" aria-live="polite" data-testid="one-user">
+    <div className="one-user" data-testid="one-user">
       <div className="one-user-head">
-        <div>
-          <strong className="mono">{user}</strong>
-          {found && (
-            <span className="muted">
-              {" "}
-              {count(found.active_sessions)} active {found.active_sessions === 1 ? "session" : "sessions"}
-            </span>
-          )}
-        </div>
+        <h3 ref={turned ? focus : undefined} tabIndex={-1}>
+          <span className="mono">
+            <Foreign text={user} />
+          </span>{" "}
+          <span className="muted" role="status">
+            {found && `${count(found.active_sessions)} active ${found.active_sessions === 1 ? "session" : "sessions"}`}
+          </span>
+        </h3>
         <button type="button" className="quiet-button" onClick={leave}>
           Back to the list
         </button>
       </div>
-      {error && <p className="bad-text">{error}</p>}
+      {error && (
+        <p className="bad-text" role="alert">
+          {error}
+        </p>
+      )}
       {found &&
         (found.sessions.length ? (
           <table className="rows">
-            <caption className="sr-only">Sessions of {user}</caption>
+            <caption className="sr-only">Sessions of {visible(user)}</caption>
             <thead>
               <tr>
                 <th scope="col">Session</th>
@@ -143,7 +162,9 @@ function OneUser({ user, leave }: { user: string; leave: () => void }) {
             <tbody>
               {found.sessions.map((session) => (
                 <tr key={session.session_id}>
-                  <td className="mono">{session.session_id}</td>
+                  <td className="mono">
+                    <Foreign text={session.session_id} />
+                  </td>
                   <td className="number" title={`in the ten seconds from ${session.last_seen}`}>
                     {clock(new Date(session.last_seen))}
                     <span className="muted"> · {ago(session.last_seen, now)}</span>
@@ -157,6 +178,11 @@ function OneUser({ user, leave }: { user: string; leave: () => void }) {
         ))}
     </div>
   );
+}
+
+function toldOf(problem: unknown): string {
+  if (!(problem instanceof ApiError)) return "The answer cannot be read.";
+  return problem.status === 422 ? `That is no user id: it ${problem.message}.` : problem.message;
 }
 
 function ago(moment: string, now: number): string {

@@ -1,5 +1,6 @@
 import { useLayoutEffect, useRef } from "react";
 import { count } from "../text/format";
+import { Foreign } from "./Foreign";
 
 export interface Bar {
   name: string;
@@ -42,7 +43,7 @@ export function Bars({ bars, unit, label }: { bars: Bar[]; unit: string; label: 
         <li key={bar.name} data-key={bar.name}>
           <span className="bar-fill" style={{ transform: `scaleX(${bar.value / largest})` }} aria-hidden="true" />
           <span className="bar-name" title={bar.name}>
-            {bar.name}
+            <Foreign text={bar.name} />
           </span>
           <span className="bar-value">
             {count(bar.value)}

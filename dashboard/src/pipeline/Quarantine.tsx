@@ -3,6 +3,7 @@ import { download } from "../api/client";
 import { type Quarantine as QuarantineReply, QUARANTINED, type QuarantineRow } from "../api/types";
 import { usePoll } from "../api/usePoll";
 import { Card, Empty } from "../parts/Card";
+import { Foreign } from "../parts/Foreign";
 import { bytes, count, shortMoment, words } from "../text/format";
 import { dump, fromBase64, preview } from "./bytes";
 
@@ -120,7 +121,7 @@ function Row({ row, open, toggle }: { row: QuarantineRow; open: boolean; toggle:
         <td data-label="Class" className="no-wrap">
           <span className="tag">{words(row.class)}</span>
         </td>
-        <td data-label="Why">{row.detail || "–"}</td>
+        <td data-label="Why">{row.detail ? <Foreign text={row.detail} /> : "–"}</td>
         <td data-label="Message">
           <button type="button" className="link-button payload" aria-expanded={open} onClick={toggle}>
             {preview(row)}

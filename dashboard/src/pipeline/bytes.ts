@@ -1,6 +1,7 @@
 // Raw messages for people: as text with what is unseen made visible, and as a dump of bytes. Pure.
 
 import { count } from "../text/format";
+import { visible } from "../text/visible";
 
 export function fromBase64(text: string): Uint8Array {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -8,18 +9,6 @@ export function fromBase64(text: string): Uint8Array {
 
 /** Bytes shown of what is no text. */
 const HEX_SHOWN = 16;
-const NAMES: Record<number, string> = { 0: "NUL", 9: "TAB", 10: "LF", 13: "CR", 27: "ESC", 127: "DEL" };
-
-/** What leaves no ink, the plain space aside: controls, formats, white space, fillers, the blank of Braille. */
-const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{DI}\u2800]|(?! )\p{Zs}/gu;
-
-/** Unseen characters by name, so that a message is one line and nothing hides in it. */
-export function visible(text: string): string {
-  return text.replace(UNSEEN, (character) => {
-    const code = character.codePointAt(0) ?? 0;
-    return `‹${NAMES[code] ?? `U+${code.toString(16).toUpperCase().padStart(4, "0")}`}›`;
-  });
-}
 
 /** A message in one line that is never blank: there must be something to see, to name and to press. */
 export function preview(message: { payload: string; payload_text: string | null; payload_size: number }): string {
