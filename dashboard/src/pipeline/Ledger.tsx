@@ -1,10 +1,10 @@
 import { useMemo, useState } from "react";
-import { download } from "../api/client";
 import type { Ledger as LedgerReply } from "../api/types";
 import { usePoll } from "../api/usePoll";
 import { useNow } from "../app/useNow";
 import { rfc3339 } from "../history/ranges";
 import { Card, Empty } from "../parts/Card";
+import { Download } from "../parts/Download";
 import { LineChart } from "../parts/LineChart";
 import { count, share, shortMoment, words } from "../text/format";
 import { lineOf, sumOf } from "./sum";
@@ -36,13 +36,7 @@ export function Ledger() {
               </option>
             ))}
           </select>
-          <button
-            type="button"
-            className="quiet-button"
-            onClick={() => void download("/api/v1/ledger", { ...query, format: "csv" }, "hotpath-ledger.csv")}
-          >
-            CSV
-          </button>
+          <Download path="/api/v1/ledger" query={query} name="hotpath-ledger.csv" />
         </div>
       }
     >

@@ -1,8 +1,8 @@
 import { useState } from "react";
-import { download } from "../api/client";
 import { type Quarantine as QuarantineReply, QUARANTINED, type QuarantineRow } from "../api/types";
 import { usePoll } from "../api/usePoll";
 import { Card, Empty } from "../parts/Card";
+import { Download } from "../parts/Download";
 import { Foreign } from "../parts/Foreign";
 import { bytes, count, shortMoment, words } from "../text/format";
 import { dump, fromBase64, preview } from "./bytes";
@@ -42,19 +42,11 @@ export function Quarantine() {
               </option>
             ))}
           </select>
-          <button
-            type="button"
-            className="quiet-button"
-            onClick={() =>
-              void download(
-                "/api/v1/quarantine",
-                { class: only || undefined, limit: 500, format: "csv" },
-                "hotpath-quarantine.csv",
-              )
-            }
-          >
-            CSV
-          </button>
+          <Download
+            path="/api/v1/quarantine"
+            query={{ class: only || undefined, limit: 500 }}
+            name="hotpath-quarantine.csv"
+          />
         </div>
       }
     >
