@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { LedgerMinute, Summary } from "../src/api/types";
 import { batch } from "./rows";
 import { isGrouped, place, shown, writeToConsole } from "../src/generator/batches";
-import { fault, rfc3339, totals } from "../src/history/ranges";
+import { fault, hashOf, rangeIn, rfc3339, totals } from "../src/history/ranges";
 import { dump, fromBase64, preview } from "../src/pipeline/bytes";
 import { lineOf, sumOf } from "../src/pipeline/sum";
 import { type Known, ageNow, conditionOf } from "../src/text/condition";
@@ -123,6 +123,8 @@ test("ranges are checked before they are asked for", () => {
   expect(fault("", "2026-01-01T00:00")).not.toBe("");
   expect(fault("2026-01-02T00:00", "2026-01-01T00:00")).not.toBe("");
   expect(fault("2026-01-01T00:00", "2026-01-02T00:00")).toBe("");
+  expect(fault("2026-01-03T00:00", "2026-01-04T00:00", Date.parse("2026-01-02T00:00"))).toContain("before now");
+  expect(fault("2026-01-01T00:00", "2026-05-01T00:00")).toContain("92 days");
   expect(rfc3339(new Date(0))).toBe("1970-01-01T00:00:00Z");
   const steps = [
     { events: 600, accepted: 500, users: null },
@@ -150,4 +152,11 @@ test("an event that Kafka refused, and one that is no event, say so in the list"
   expect(shown([3, null, "x", "timed out"])).toMatchObject({ raw: "x", error: "timed out" });
   expect(shown([3, 9, null])).toMatchObject({ place: "3:9", raw: "(empty)" });
   expect(shown(batch(1)[0]!)).toMatchObject({ user: "u0", type: "page_view", page: "/p", time: "12:00:00", raw: null });
+});
+
+test("the address holds the range, and one that it cannot hold is the usual one", () => {
+  const ranges = [{ preset: "7d" }, { from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z" }];
+  for (const range of ranges) expect(rangeIn(hashOf(range))).toEqual(range);
+  const wrong = ["", "#/history", "#/history?range=x", "#/history?from=<b>&to=2", "#/history?from=2026-01-02&to=2026-01-01"];
+  for (const hash of wrong) expect(rangeIn(hash)).toEqual({ preset: "1h" });
 });

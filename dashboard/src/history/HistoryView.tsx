@@ -1,20 +1,20 @@
-import { useMemo, useState } from "react";
-import { download } from "../api/client";
+import { useEffect, useMemo, useState } from "react";
 import type { History } from "../api/types";
 import { usePoll } from "../api/usePoll";
 import { useNow } from "../app/useNow";
 import { Bars } from "../parts/Bars";
 import { Card, Empty } from "../parts/Card";
+import { Download } from "../parts/Download";
 import { LineChart } from "../parts/LineChart";
 import { count, duration, rate, share, shortCount, shortMoment } from "../text/format";
-import { RangePicker, type Range } from "./RangePicker";
-import { PRESETS, rfc3339, totals } from "./ranges";
+import { RangePicker } from "./RangePicker";
+import { hashOf, PRESETS, type Range, rangeIn, rfc3339, totals } from "./ranges";
 
 /** A preset's range ends now: it moves on so often. */
 const MOVES_MS = 10_000;
 
 export default function HistoryView() {
-  const [range, setRange] = useState<Range>({ preset: "1h" });
+  const [range, setRange] = useRange();
   const now = useNow(MOVES_MS);
   const preset = PRESETS.find((known) => "preset" in range && known.name === range.preset);
   const query =
@@ -26,13 +26,9 @@ export default function HistoryView() {
     <div className="stack">
       <div className="toolbar">
         <RangePicker range={range} choose={setRange} />
-        <button
-          type="button"
-          className="button"
-          onClick={() => void download("/api/v1/history", { ...query, format: "csv" }, "hotpath-history.csv")}
-        >
-          CSV
-        </button>
+        <div className="aside-controls">
+          <Download path="/api/v1/history" query={query} name="hotpath-history.csv" className="button" />
+        </div>
       </div>
       {error && (
         <div className="banner bad" role="alert">
@@ -44,11 +40,29 @@ export default function HistoryView() {
   );
 }
 
+/** The range, which the address holds. */
+function useRange(): [Range, (range: Range) => void] {
+  const [range, setRange] = useState(() => rangeIn(window.location.hash));
+  useEffect(() => {
+    const follow = () => setRange(rangeIn(window.location.hash));
+    window.addEventListener("hashchange", follow);
+    return () => window.removeEventListener("hashchange", follow);
+  }, []);
+  const choose = (chosen: Range) => {
+    window.history.replaceState(null, "", hashOf(chosen));
+    setRange(chosen);
+  };
+  return [range, choose];
+}
+
 const LINES = [
   { name: "events", label: "received", colour: "blue", right: false },
   { name: "accepted", label: "accepted", colour: "accent", right: false },
   { name: "users", label: "users", colour: "violet", right: true },
 ] as const;
+
+/** A step that is one of something is told without the number. */
+const UNITS: Record<number, string> = { 60: "minute", 3_600: "hour", 86_400: "day" };
 
 const NOT_COUNTED = "not counted: it would take too long";
 
@@ -93,12 +107,12 @@ function RangeOf({ history, old }: { history: History; old: boolean }) {
         />
         <Figure
           name="Most users"
-          value={sum.peakUsers === null ? "–" : count(sum.peakUsers)}
+          value={sum.peakUsers === null ? "–" : large(sum.peakUsers)}
           note={counted ? `in ${duration(stepS)}` : NOT_COUNTED}
         />
       </div>
       <Card
-        title={`${counted ? "Events and users" : "Events"} per ${duration(stepS)}`}
+        title={`${counted ? "Events and users" : "Events"} per ${UNITS[stepS] ?? duration(stepS)}`}
         aside={
           <div className="legend" role="group" aria-label="Lines">
             {known.map((line) => (

@@ -1,15 +1,13 @@
 import { type FormEvent, useState } from "react";
-import { fault, localInput, PRESETS, rfc3339 } from "./ranges";
-
-/** The last so long, or from one moment to another. */
-export type Range = { preset: string } | { from: string; to: string };
+import { fault, localInput, PRESETS, type Range, rfc3339 } from "./ranges";
 
 export function RangePicker({ range, choose }: { range: Range; choose: (range: Range) => void }) {
-  const [open, setOpen] = useState(false);
-  const [from, setFrom] = useState(() => localInput(new Date(Date.now() - 3_600_000)));
-  const [to, setTo] = useState(() => localInput(new Date()));
-  const [wrong, setWrong] = useState("");
   const own = "from" in range;
+  const [open, setOpen] = useState(own);
+  const [from, setFrom] = useState(() => localInput(own ? new Date(range.from) : new Date(Date.now() - 3_600_000)));
+  const [to, setTo] = useState(() => localInput(own ? new Date(range.to) : new Date()));
+  const [wrong, setWrong] = useState("");
+  const toldBy = wrong ? "range-wrong" : undefined;
   const apply = (event: FormEvent) => {
     event.preventDefault();
     const found = fault(from, to);
@@ -26,6 +24,7 @@ export function RangePicker({ range, choose }: { range: Range; choose: (range: R
             aria-pressed={"preset" in range && range.preset === preset.name}
             onClick={() => {
               setOpen(false);
+              setWrong("");
               choose({ preset: preset.name });
             }}
           >
@@ -39,16 +38,30 @@ export function RangePicker({ range, choose }: { range: Range; choose: (range: R
       {open && (
         <form className="own-range" onSubmit={apply}>
           <label>
-            From <input type="datetime-local" value={from} onChange={(event) => setFrom(event.target.value)} />
+            From{" "}
+            <input
+              type="datetime-local"
+              value={from}
+              aria-invalid={wrong !== ""}
+              aria-describedby={toldBy}
+              onChange={(event) => setFrom(event.target.value)}
+            />
           </label>
           <label>
-            to <input type="datetime-local" value={to} onChange={(event) => setTo(event.target.value)} />
+            to{" "}
+            <input
+              type="datetime-local"
+              value={to}
+              aria-invalid={wrong !== ""}
+              aria-describedby={toldBy}
+              onChange={(event) => setTo(event.target.value)}
+            />
           </label>
           <button type="submit" className="button">
             Show
           </button>
           {wrong && (
-            <p role="alert" className="bad-text">
+            <p id="range-wrong" role="alert" className="bad-text">
               {wrong}
             </p>
           )}
