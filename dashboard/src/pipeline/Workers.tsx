@@ -5,6 +5,9 @@ const NONE = "–";
 /** Share of sampled messages with a wrong key from which on it is told. */
 const ODD_SHARE = 0.05;
 
+/** Share of the ring from which on it is shown as filling up. */
+const NEARLY_FULL = 0.7;
+
 /** One row per worker; on narrow screens one card per worker. */
 export function Workers({ workers }: { workers: Worker[] }) {
   return (
@@ -60,15 +63,17 @@ function Row({ worker }: { worker: Worker }) {
         </span>
       </th>
       <td data-label="State">
-        <span className={`state ${level}`}>
-          <span className="dot still" aria-hidden="true" />
-          {worker.state}
-        </span>
-        {troubles(worker).map((trouble) => (
-          <span key={trouble} className="trouble">
-            {trouble}
+        <div>
+          <span className={`state ${level}`}>
+            <span className="dot still" aria-hidden="true" />
+            {worker.state}
           </span>
-        ))}
+          {troubles(worker).map((trouble) => (
+            <span key={trouble} className="trouble">
+              {trouble}
+            </span>
+          ))}
+        </div>
       </td>
       <td className="number" data-label="Events/s">
         {worker.events_per_s == null ? NONE : rate(worker.events_per_s)}
@@ -106,7 +111,17 @@ function Ring({ used, slots }: { used?: number | null; slots?: number | null }) 
   if (!slots) return <>{count(used)} blocks</>;
   return (
     <span className="ring">
-      <meter min={0} max={slots} high={slots * 0.7} value={used} aria-label={`${used} of ${slots} blocks`} />
+      <span
+        className={used > slots * NEARLY_FULL ? "gauge warn" : "gauge"}
+        role="meter"
+        aria-label="Ring"
+        aria-valuemin={0}
+        aria-valuemax={slots}
+        aria-valuenow={used}
+        aria-valuetext={`${used} of ${slots} blocks`}
+      >
+        <span style={{ width: `${(100 * used) / slots}%` }} />
+      </span>
       <span className="muted">
         {used}/{slots}
       </span>
