@@ -1,5 +1,6 @@
 import { useMemo } from "react";
 import { useLive } from "../api/live";
+import type { Summary } from "../api/types";
 import { useNow } from "../app/useNow";
 import { Bars } from "../parts/Bars";
 import { Card, Empty } from "../parts/Card";
@@ -10,6 +11,7 @@ import { clock, count, rate, wholeDuration, windowOf } from "../text/format";
 import { Sessions } from "./Sessions";
 
 const NONE = "–";
+const NO_NUMBERS = "no numbers yet";
 const PAGES_SHOWN = 5;
 
 export function LiveView() {
@@ -31,7 +33,7 @@ export function LiveView() {
           value={summary?.events_per_s == null ? NONE : rate(summary.events_per_s)}
           unit="/s"
           testId="events-per-s"
-          note={summary?.accepted_per_s == null ? "received" : `${rate(summary.accepted_per_s)} /s accepted`}
+          note={summary?.accepted_per_s == null ? NO_NUMBERS : `${rate(summary.accepted_per_s)} /s accepted`}
         >
           <Trend at={seen.at} values={seen.rate} colour="blue" label="Events per second" />
         </Tile>
@@ -41,7 +43,7 @@ export function LiveView() {
           unit="events"
           testId="lag"
           level={summary && summary.lag_events > 0 && age > 10 ? "warn" : undefined}
-          note={summary && summary.lag_events === 0 ? "all that came is counted" : "came, and not counted yet"}
+          note={summary ? (summary.lag_events ? "came, and not counted yet" : "all that came is counted") : NO_NUMBERS}
         >
           <Trend at={seen.at} values={seen.lag} colour="amber" label="Events not counted yet" />
         </Tile>
@@ -50,7 +52,7 @@ export function LiveView() {
           value={summary ? wholeDuration(age) : NONE}
           testId="age"
           level={condition.old && summary ? "warn" : undefined}
-          note={summary ? `complete as of ${clock(new Date(summary.as_of))}` : "no numbers yet"}
+          note={summary ? `complete as of ${clock(new Date(summary.as_of))}` : NO_NUMBERS}
         >
           <Trend at={seen.at} values={seen.age} colour="violet" label="Age of the numbers, seconds" />
         </Tile>
@@ -59,11 +61,12 @@ export function LiveView() {
           value={summary?.workers ? `${summary.workers.up}` : NONE}
           unit={summary?.workers ? `of ${summary.workers.total}` : undefined}
           testId="workers"
-          level={summary?.workers && summary.workers.up < summary.workers.total ? "bad" : undefined}
+          level={workersDown(summary) ? "bad" : undefined}
           note={
-            <a href="#/pipeline">
-              {summary?.workers && summary.workers.up < summary.workers.total ? "see which" : "running; details"}
-            </a>
+            <>
+              {summary?.workers ? (workersDown(summary) ? "some are down: " : "all running: ") : `${NO_NUMBERS}: `}
+              <a href="#/pipeline">see Pipeline</a>
+            </>
           }
         />
       </div>
@@ -83,10 +86,20 @@ export function LiveView() {
   );
 }
 
+function workersDown(summary: Summary | null): boolean {
+  return !!summary?.workers && summary.workers.up < summary.workers.total;
+}
+
 /** Since this page was opened, five minutes at most. */
 function Trend({ at, values, colour, label }: { at: number[]; values: (number | null)[]; colour: string; label: string }) {
   const lines = useMemo(() => [{ label, colour, values, fill: true }], [label, colour, values]);
   return <LineChart at={at} lines={lines} height={44} axes={false} label={`${label}, since this page was opened`} />;
+}
+
+/** What the line shows, for those who do not see it. */
+function extremes(values: number[]): string {
+  if (!values.length) return "";
+  return `: between ${count(Math.min(...values))} and ${count(Math.max(...values))}, now ${count(values.at(-1) ?? 0)}`;
 }
 
 /** So that the first minute after a start is not drawn as a quarter of an hour. */
@@ -117,7 +130,7 @@ function ActiveUsers() {
         at={at}
         lines={lines}
         height={210}
-        label="Active users over the last 15 minutes"
+        label={`Active users over the last 15 minutes${extremes(users?.line.map((point) => point.value) ?? [])}`}
         span={atLeastThreeMinutes}
         moment={(seconds) => clock(new Date(seconds * 1000))}
       />
