@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { useTheme } from "../app/theme";
@@ -36,6 +36,7 @@ export function LineChart({ at, lines, height, label, axes = true, moment, numbe
   const chart = useRef<uPlot | null>(null);
   const [hover, setHover] = useState<number | null>(null);
   const { isDark } = useTheme();
+  const scale = useScale();
   const data = useMemo(() => [at, ...lines.map((line) => line.values)] as uPlot.AlignedData, [at, lines]);
   const newest = useRef(data);
   newest.current = data;
@@ -46,13 +47,13 @@ export function LineChart({ at, lines, height, label, axes = true, moment, numbe
     const element = place.current;
     if (!element) return;
     const made = new uPlot(
-      options(element, lines, height, axes, setHover, span),
+      options(element, lines, height, scale, axes, setHover, span),
       newest.current,
       element,
     );
     chart.current = made;
     const observer = new ResizeObserver(() => {
-      if (element.clientWidth) made.setSize({ width: element.clientWidth, height });
+      if (element.clientWidth) made.setSize({ width: element.clientWidth, height: height * scale });
     });
     observer.observe(element);
     return () => {
@@ -60,14 +61,16 @@ export function LineChart({ at, lines, height, label, axes = true, moment, numbe
       made.destroy();
       chart.current = null;
     };
-  }, [shape, height, axes, isDark]);
+  }, [shape, height, scale, axes, isDark]);
 
   useEffect(() => chart.current?.setData(data), [data]);
 
+  const nothing = at.length === 0;
   const index = hover !== null && hover < at.length ? hover : null;
   return (
     <figure className="chart" role="img" aria-label={label}>
-      <div ref={place} aria-hidden="true" />
+      <div ref={place} aria-hidden="true" className={nothing ? "unseen" : undefined} />
+      {nothing && axes && <p className="chart-empty">Nothing to draw yet.</p>}
       {index !== null && moment && (
         <figcaption className="readout" aria-hidden="true">
           <span className="muted">{moment(at[index] ?? 0)}</span>
@@ -92,6 +95,21 @@ const INCREMENTS = [1, 5, 10, 15, 30, 60, 300, 600, 900, 1_800, 3_600, 7_200, 10
 /** Between labels of amounts, which are whole numbers. */
 const WHOLE = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
+/** At this size of the page's letters charts are as high as they are told to be; on a wall screen all of it grows. */
+const USUAL_LETTERS_PX = 15;
+
+function scaleNow(): number {
+  return Number.parseFloat(getComputedStyle(document.documentElement).fontSize) / USUAL_LETTERS_PX || 1;
+}
+
+/** How much larger than usual the page's letters are. */
+function useScale(): number {
+  return useSyncExternalStore((listener) => {
+    window.addEventListener("resize", listener);
+    return () => window.removeEventListener("resize", listener);
+  }, scaleNow);
+}
+
 function colourOf(element: Element, name: string): string {
   return getComputedStyle(element).getPropertyValue(`--${name}`).trim();
 }
@@ -100,20 +118,21 @@ function options(
   element: HTMLElement,
   lines: Line[],
   height: number,
+  scale: number,
   axes: boolean,
   setHover: (index: number | null) => void,
   span?: (newest: number, oldest: number) => [number, number],
 ): uPlot.Options {
   const ink = colourOf(element, "muted");
   const grid = colourOf(element, "line");
-  const font = '11px "Inter Variable", system-ui, sans-serif';
-  const axis = { stroke: ink, font, ticks: { show: false }, gap: 6 };
-  const amounts = { size: 46, incrs: WHOLE, values: (_: uPlot, splits: number[]) => splits.map(shortCount) };
+  const font = `${Math.round(11 * scale)}px "Inter Variable", system-ui, sans-serif`;
+  const axis = { stroke: ink, font, ticks: { show: false }, gap: 6 * scale };
+  const amounts = { size: 46 * scale, incrs: WHOLE, values: (_: uPlot, splits: number[]) => splits.map(shortCount) };
   const hasRight = lines.some((line) => line.right);
   return {
     width: element.clientWidth || 300,
-    height,
-    padding: axes ? [8, hasRight ? 0 : 24, 0, 0] : [4, 0, 2, 0],
+    height: height * scale,
+    padding: axes ? [8 * scale, hasRight ? 0 : 24 * scale, 0, 0] : [4, 0, 2, 0],
     legend: { show: false },
     cursor: {
       y: false,
@@ -129,8 +148,8 @@ function options(
     },
     axes: axes
       ? [
-          { ...axis, grid: { show: false }, space: 64, size: 26, values: times, incrs: INCREMENTS },
-          { ...axis, ...amounts, grid: { stroke: grid, width: 1 }, space: 26 },
+          { ...axis, grid: { show: false }, space: 64 * scale, size: 26 * scale, values: times, incrs: INCREMENTS },
+          { ...axis, ...amounts, grid: { stroke: grid, width: 1 }, space: 26 * scale },
           ...(hasRight ? [{ ...axis, ...amounts, side: 1 as const, scale: "right", grid: { show: false } }] : []),
         ]
       : [{ show: false }, { show: false }],
@@ -142,7 +161,7 @@ function options(
           label: line.label,
           scale: line.right ? "right" : "y",
           stroke: colour,
-          width: 1.75,
+          width: 1.75 * scale,
           fill: line.fill ? `${colour}22` : undefined,
           points: { show: false },
           spanGaps: false,
