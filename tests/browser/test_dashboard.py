@@ -103,6 +103,45 @@ def test_a_user_is_looked_up_by_the_keyboard_alone(flowing: System, visit):
     assert watched.errors == []
 
 
+HOSTILE = [
+    "/<script>document.title = 'run'</script><img src=x onerror=alert(1)>",
+    "https://example.org/" + "a-long-path/" * 169,
+    "/\u202egnp.elif",
+    "/\u0645\u0631\u062d\u0628\u0627",
+    "/\u200b",
+]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 2560)])
+def test_names_that_try_to_break_the_page_are_shown_as_they_are_in_numbers_of_long_ago(
+    flowing: System, visit, axe, scheme: str, width: int
+):
+    """Of the longest names and large numbers, that are behind and then cut off."""
+    summary = flowing.summary()
+    summary |= {"as_of": "2026-01-01T00:00:00Z", "lag_events": 123_456_789}
+    summary["top_pages"]["pages"] = [{"page_url": url, "views": 12_345_678} for url in HOSTILE]
+    users = ["x" * 128, "<b>bold</b>", "\u202enimda"]
+    summary["top_users"]["users"] = [{"user_id": user, "active_sessions": 3} for user in users]
+    watched = visit("about:blank", scheme=scheme, width=width)
+    page = watched.page
+    body = f"event: summary\ndata: {json.dumps(summary)}\n\n"
+    page.route("**/api/v1/stream", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.goto(f"{flowing.api.url}/#/live")
+    wait_until(lambda: page.locator(".bars li").count() == 5, "the pages are shown")
+    names = page.locator(".bar-name").all_inner_texts()
+    assert names[:3] == [HOSTILE[0], HOSTILE[1], "/‹U+202E›gnp.elif"] and names[4] == "/‹U+200B›"
+    assert "123,456,789" in watched.text("lag")
+    check(watched, axe)
+
+    page.get_by_role("button", name="x" * 128).press("Enter")
+    page.get_by_text("0 active sessions").wait_for()
+    assert page.locator(":focus").inner_text().startswith("x" * 128), "the focus goes where the user is told"
+    check(watched, axe)
+    page.get_by_role("button", name="Back to the list").press("Enter")
+    wait_until(lambda: page.locator(":focus").get_attribute("data-testid") == "top-users", "and back")
+    assert page.title() == "Live · hotpath" and watched.errors == []
+
+
 def test_history_and_its_range_picker(flowing: System, visit):
     watched = visit(f"{flowing.api.url}/#/history")
     page = watched.page
@@ -113,6 +152,11 @@ def test_history_and_its_range_picker(flowing: System, visit):
     wait_until(lambda: page.locator(".bars li").count() >= 5, "the range's pages are shown")
     page.get_by_role("button", name="6 hours").click()
     page.get_by_role("heading", name="per 5 min").wait_for()
+    page.reload()
+    page.get_by_role("heading", name="per 5 min").wait_for()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as hotpath-history.csv").click()
+    assert saved.value.suggested_filename == "hotpath-history.csv"
     page.get_by_role("button", name="From … to").click()
     page.get_by_label("From", exact=True).fill("2020-01-02T00:00")
     page.get_by_label("to", exact=True).fill("2020-01-01T00:00")
@@ -124,7 +168,7 @@ def test_history_and_its_range_picker(flowing: System, visit):
 def test_the_history_says_what_took_too_long_to_count_and_what_is_an_earlier_answer(flowing: System, visit):
     watched = visit(f"{flowing.api.url}/history")
     page = watched.page
-    page.get_by_role("heading", name="Events and users per 1 min").wait_for()
+    page.get_by_role("heading", name="Events and users per minute").wait_for()
 
     def left_out(route) -> None:
         """The API's own reply, as it is when Postgres is too slow for all but one of the queries."""
@@ -135,7 +179,7 @@ def test_the_history_says_what_took_too_long_to_count_and_what_is_an_earlier_ans
 
     page.route("**/api/v1/history*", left_out)
     page.get_by_role("button", name="15 min").click()
-    page.get_by_role("heading", name="Events per 1 min").wait_for()
+    page.get_by_role("heading", name="Events per minute").wait_for()
     figures = page.locator(".figure").all_inner_texts()
     assert [figure.split("\n")[2] == "–" for figure in figures] == [True, False, True, True], figures
     assert page.get_by_text("it would take too long").count() == 4
@@ -146,6 +190,20 @@ def test_the_history_says_what_took_too_long_to_count_and_what_is_an_earlier_ans
     page.get_by_role("button", name="6 hours").click()
     page.get_by_text("The history cannot be read.").wait_for()
     assert page.locator(".stack.old .chart").count() == 1
+    page.get_by_role("button", name="Save as hotpath-history.csv").click()
+    page.get_by_role("alert").get_by_text("The server cannot be reached.", exact=True).last.wait_for()
+    assert watched.failures == []
+
+
+def test_a_range_of_the_past_comes_by_itself_when_the_api_is_back(flowing: System, visit):
+    watched = visit("about:blank")
+    page = watched.page
+    page.route("**/api/v1/history*", lambda route: route.abort())
+    page.goto(f"{flowing.api.url}/#/history?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z")
+    page.get_by_text("The history cannot be read.").wait_for()
+    page.unroute("**/api/v1/history*")
+    page.get_by_text("Nothing came in this range.").wait_for()
+    assert page.get_by_label("From", exact=True).input_value().startswith("2026-01-0")
     assert watched.failures == []
 
 
