@@ -196,13 +196,16 @@ def _costs(workers: list[dict], since: dict[int, dict]) -> Table:
 
 
 def _classes(workers: list[dict], since: dict[int, dict]) -> Table:
-    """Since the workers started, and a second lately; classes that never came are left out."""
+    """Since the workers started, and a second lately; classes that never came are left out.
+
+    The most frequent first: a low terminal cuts the end off.
+    """
     table = _table("class", "messages", "share", "a second")
     counts = {
         c.label: sum(worker.get("classes", {}).get(c.label, 0) for worker in workers) for c in EventClass
     }
     total = sum(counts.values())
-    for name, count in counts.items():
+    for name, count in sorted(counts.items(), key=lambda item: -item[1]):
         if count:
             rate = sum(lately["classes"][name] / lately["seconds"] for lately in since.values())
             table.add_row(name, f"{count:,}", f"{100 * count / total:.2f} %", _count(rate))
