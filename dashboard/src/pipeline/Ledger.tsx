@@ -23,6 +23,7 @@ export function Ledger() {
   return (
     <Card
       title="Ledger"
+      className={error ? "old" : ""}
       aside={
         <div className="aside-controls">
           <select

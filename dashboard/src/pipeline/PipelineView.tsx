@@ -14,6 +14,7 @@ export default function PipelineView() {
     <div className="stack">
       <Card
         title="Workers"
+        className={error ? "old" : ""}
         aside={
           body?.events_per_s != null && (
             <span>

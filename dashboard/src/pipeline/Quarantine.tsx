@@ -24,6 +24,7 @@ export function Quarantine() {
   return (
     <Card
       title="Quarantine"
+      className={error ? "old" : ""}
       aside={
         <div className="aside-controls">
           <select
