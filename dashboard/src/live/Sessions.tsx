@@ -1,5 +1,6 @@
 import { type FormEvent, useEffect, useState } from "react";
 import { ApiError, get } from "../api/client";
+import { useLive } from "../api/live";
 import type { SessionsOfUser, Summary } from "../api/types";
 import { useNow } from "../app/useNow";
 import { Card, Empty } from "../parts/Card";
@@ -105,7 +106,7 @@ export function Sessions({ summary }: { summary: Summary | null }) {
 function OneUser({ user, turned, leave }: { user: string; turned: boolean; leave: () => void }) {
   const [found, setFound] = useState<SessionsOfUser | null>(null);
   const [error, setError] = useState("");
-  const now = useNow();
+  const now = useServersNow();
   useEffect(() => {
     const abort = new AbortController();
     let timer: number | undefined;
@@ -178,6 +179,13 @@ function OneUser({ user, turned, leave }: { user: string; turned: boolean; leave
         ))}
     </div>
   );
+}
+
+/** The server's time, ms, as its newest summary told it: this machine's clock may be wrong. */
+function useServersNow(): number {
+  const { summary, receivedAt } = useLive();
+  const now = useNow();
+  return summary ? Date.parse(summary.read_at) + Math.max(0, now - receivedAt) : now;
 }
 
 function toldOf(problem: unknown): string {
