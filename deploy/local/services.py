@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from deploy.local.home import LOOPBACK, Home
+from deploy.local.home import LOOPBACK, Home, is_free
 from deploy.local.processes import Process
 
 REPOSITORY = Path(__file__).parents[2]
@@ -86,6 +86,11 @@ class RunningService:
         if port is None or self.process.identity() is None:
             port = self.home.port(self.service.name, self.service.preferred_port)
         return {f"{self.service.listens_on}_URL": f"http://{LOOPBACK}:{port}"}
+
+    def lost_its_port(self) -> bool:
+        """Whether it does not run, and a stranger listens on the port that was chosen for it."""
+        port = self.home.kept_port(self.service.name)
+        return port is not None and self.process.identity() is None and not is_free(port)
 
     def _listening(self) -> dict[str, str]:
         """The settings that tell it itself."""

@@ -29,6 +29,8 @@ from deploy.local.services import REPOSITORY, SERVICES, RunningService, Service
 TOPIC = "events"
 PARTITIONS = 16
 _STRAYS_DEADLINE_S = 5
+_ADDRESS_ATTEMPTS = 3
+"""A stranger, such as another stack that starts beside this one, may take a port between its choice and its use."""
 
 Step = Callable[[str], AbstractContextManager[object]]
 """Shows what is being done: `with step("starting Kafka"): ...`."""
@@ -68,12 +70,23 @@ class Stack:
                 with step(f"starting {name}"):
                     server.start()
             self._prepare(step)
-            settings = self.settings()
-            write_private(self.home.path / "env", shell_lines(settings))
-            write_private(self.home.path / "kafka.conf", self._kafka_lines())
-            for running in self.services:
-                with step(f"starting {running.service.name}"):
-                    running.start(settings)
+            for attempt in range(1, _ADDRESS_ATTEMPTS + 1):
+                try:
+                    self._start_services(step)
+                    return
+                except StackError:
+                    lost = any(running.lost_its_port() for running in self.services)
+                    if not lost or attempt == _ADDRESS_ATTEMPTS:
+                        raise
+
+    def _start_services(self, step: Step) -> None:
+        """Choose their addresses, tell clients, start them. One that runs with other settings starts again."""
+        settings = self.settings()
+        write_private(self.home.path / "env", shell_lines(settings))
+        write_private(self.home.path / "kafka.conf", self._kafka_lines())
+        for running in self.services:
+            with step(f"starting {running.service.name}"):
+                running.start(settings)
 
     def down(self, step: Step) -> int:
         """Stop everything; how many processes that were. Data and choices stay."""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -173,6 +174,17 @@ def test_a_service_that_cannot_start_is_told_with_its_log(home: Home):
         RunningService(home, CRASHING).start({})
 
 
+class Robbed(RunningService):
+    """A service whose port a stranger takes once, after it was chosen and before the service listens on it."""
+
+    stranger: socket.socket | None = None
+
+    def start(self, settings: dict[str, str]) -> None:
+        if self.stranger is None:
+            self.stranger = socket.create_server((LOOPBACK, self.home.kept_port(self.service.name)))
+        super().start(settings)
+
+
 def everything(home: Home) -> list[Identity]:
     return list(tagged(home.path))
 
@@ -210,11 +222,21 @@ def test_a_stack_goes_up_twice_survives_kill_9_and_leaves_no_process(home: Home)
     assert all(running.healthy() for running in stack.services)
     assert env.read_text() == before
 
+    # All are told the new address of a service whose port a stranger takes while it starts.
+    generator = next(service for service in SERVICES if service.name == "generator")
+    robbed = Robbed(home, replace(generator, preferred_port=None))
+    stack.services.append(robbed)
+    stack.up(step)
+    with robbed.stranger:
+        assert robbed.stranger.getsockname()[1] != home.kept_port("generator")
+    assert robbed.healthy()
+    assert f"HOTPATH_GENERATOR_URL={robbed.url}\n" in env.read_text()
+
     # A service that is killed with a child of its own left behind: down finds that, too.
     stray = Process(home.path, "child")
     stray.start(["sleep", "600"])
     stray.record.unlink()
-    assert stack.down(step) == 5
+    assert stack.down(step) == 6
     assert everything(home) == []
     assert stack.down(step) == 0
 
