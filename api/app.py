@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api.access import Guard
 from api.endpoints import summary_body
-from api.errors import HANDLERS, error_body
+from api.errors import HANDLERS, Unexpected, error_body
 from api.line import fill_line
 from api.live import LiveNumbers
 from api.postgres import Postgres
@@ -62,9 +62,9 @@ def create_app(settings: ApiSettings) -> Starlette:
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:
-    guard = Middleware(Guard, settings=settings)
+    guard, unexpected = Middleware(Guard, settings=settings), Middleware(Unexpected)
     if not settings.api_cors_origins:
-        return [guard]
+        return [guard, unexpected]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.api_cors_origins,
@@ -73,7 +73,7 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
         expose_headers=["Retry-After", "X-Next-Cursor"],
         max_age=600,
     )
-    return [guard, cors]
+    return [guard, cors, unexpected]
 
 
 async def _events(app: Starlette) -> list[Event]:

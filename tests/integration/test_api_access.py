@@ -125,16 +125,26 @@ def test_parameters_that_an_endpoint_does_not_know_are_refused(redis_url, tmp_pa
         assert (long.status_code, long.json()["error"]["code"]) == (414, "too_long")
 
 
-def test_what_goes_wrong_is_logged_without_users(redis_url, tmp_path, monkeypatch, caplog):
-    with client_of(redis_url, tmp_path) as client, caplog.at_level(logging.DEBUG):
-        monkeypatch.setattr(
-            "api.live.LiveNumbers.user_sessions", lambda self, user: (_ for _ in ()).throw(KeyError("x"))
-        )
-        reply = client.get("/api/v1/users/secret-person/sessions")
+def test_what_goes_wrong_is_logged_without_users_and_answered_like_the_rest(
+    redis_url, tmp_path, monkeypatch, caplog
+):
+    def fail(numbers: object, user: str) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr("api.live.LiveNumbers.user_sessions", fail)
+    origin = "https://board.example.org"
+    with (
+        client_of(redis_url, tmp_path, api_cors_origins=[origin]) as client,
+        caplog.at_level(logging.DEBUG, "api"),
+    ):
+        reply = client.get("/api/v1/users/secret-person/sessions", headers={"Origin": origin})
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
-    assert "user_sessions" in caplog.text
-    ours = [record for record in caplog.records if record.name.startswith("api")]
-    assert ours and not any("secret-person" in record.getMessage() for record in ours)
+    assert reply.headers["access-control-allow-origin"] == origin, "pages can read why"
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    ours = [logging.Formatter().format(record) for record in caplog.records if record.name.startswith("api")]
+    (line,) = ours
+    assert "user_sessions failed" in line and "in fail" in line and "KeyError" in line
+    assert "secret-person" not in line
 
 
 def test_the_summary_has_all_numbers_of_one_moment(world, redis_url, tmp_path):
