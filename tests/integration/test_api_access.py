@@ -3,6 +3,8 @@
 import csv
 import io
 import logging
+import socket
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -247,6 +249,40 @@ def test_the_pipeline_says_when_the_supervisor_is_away(redis_url, tmp_path):
         Pipeline.model_validate(body)
         assert (reply.status_code, body["state"], body["workers"]) == (200, "away", [])
         assert "does not answer" in body["message"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"220 mail.example.org ESMTP\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n[]",
+        b'HTTP/1.1 200 OK\r\n\r\n{"workers": 5}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"workers": [{"worker": 0, "pid": 1}]}',
+        b"HTTP/1.1 500 Oops\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+    ],
+)
+def test_something_else_in_the_supervisors_place_takes_no_number_away(world, redis_url, tmp_path, answer):
+    world.run([Event(0), Event(0, 1)], NOON_US)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    client.recv(65_536)
+                    client.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with client_of(redis_url, tmp_path, status_url=url) as client:
+            assert client.get("/api/v1/pipeline").json()["state"] == "away"
+            reply = client.get("/api/v1/summary")
+            assert (reply.status_code, reply.json()["workers"]) == (200, None)
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_the_dashboard_is_served_with_its_views_and_caching(redis_url, tmp_path):
