@@ -117,7 +117,7 @@ def parse(kind: type[AnyParameters], request: Request) -> AnyParameters:
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name in given:
-            raise InvalidParameter(name, "is given more than once")
+            raise InvalidParameter(name[:ID_BYTES_MAX], "is given more than once")
         given[name] = value
     try:
         return kind.model_validate(given)

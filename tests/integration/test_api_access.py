@@ -93,6 +93,7 @@ def test_on_loopback_without_a_token_only_loopbacks_names_are_answered(redis_url
     named = {"api_hosts": ["board.example.org"], "api_host": "0.0.0.0"}
     assert status("board.example.org:443", **named) == 200
     assert status("localhost", **named) == 421
+    assert status("board.example.org", api_hosts=["Board.Example.org"]) == 200, "names have no case"
 
 
 def test_other_origins_read_only_when_they_are_listed(redis_url, tmp_path):
@@ -125,6 +126,8 @@ def test_parameters_that_an_endpoint_does_not_know_are_refused(redis_url, tmp_pa
         assert (reply.status_code, reply.json()["error"]["parameter"]) == (422, "limt")
         long = client.get(path.format(user_id="u"), params={"x": "y" * 9_000})
         assert (long.status_code, long.json()["error"]["code"]) == (414, "too_long")
+        twice = client.get(path.format(user_id="u"), params=[("x" * 3_000, "1")] * 2)
+        assert (twice.status_code, len(twice.json()["error"]["parameter"])) == (422, 128)
 
 
 def test_what_goes_wrong_is_logged_without_users_and_answered_like_the_rest(
