@@ -16,7 +16,9 @@ _SCHEMAS = "#/components/schemas/{model}"
 _FAULTS = {
     401: "A token is set, and this request does not carry it.",
     414: "The path and the query are too long together.",
+    421: "The Host header is not a name that this server answers to.",
     422: "A parameter is wrong or unknown; `error.parameter` names it.",
+    500: "An unexpected failure; the API's log has the details.",
     503: "What this needs cannot be reached or is not complete now; `error.code` says what, try again.",
 }
 _USER_ID = {

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.contract import Pipeline, Summary, TopUsers
 from api.replies import utc
-from api.routes import ENDPOINTS
+from api.routes import ENDPOINTS, openapi_body
 from api.settings import ApiSettings
 from tests.support.api import HERE
 from tests.support.blocks import NOON_US, Event
@@ -327,3 +327,22 @@ def test_the_documentation_shows_every_endpoint_and_asks_no_other_host(redis_url
         assert item["get"]["summary"] in page.replace("&#x27;", "'")
     assert "<script" not in page and "src=" not in page and "//" not in page.replace("://", "")
     assert orjson.dumps(document)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_the_documentation_names_every_status_that_is_met(redis_url, tmp_path, endpoint):
+    """Redis holds no views here, and Postgres is away."""
+    documented = orjson.loads(openapi_body())["paths"][endpoint.path]["get"]["responses"]
+    path, authorised = endpoint.path.format(user_id="u"), {"Authorization": "Bearer t"}
+    settings = {"api_token": "t", "api_hosts": ["127.0.0.1"], "api_postgres_timeout_s": 0.1}
+    with client_of(redis_url, tmp_path, **settings) as client:
+        met = {
+            client.get(path).status_code if not endpoint.streams else 401,
+            client.head(path, headers=authorised).status_code,
+            client.get(path, params={"x": "y" * 9_000}, headers=authorised).status_code,
+            client.get(path, headers={**authorised, "Host": "evil.example.org"}).status_code,
+            client.get(path, params={"limt": "5"}, headers=authorised).status_code,
+        }
+    assert {str(status) for status in met} <= set(documented)
+    assert met >= {414, 421, 422}
+    assert "500" in documented, "nobody can promise that it never comes"
