@@ -5,7 +5,7 @@ What can be left out of a history is null when it would take too long: a chart w
 
 import base64
 import codecs
-import time
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,14 +65,13 @@ def _postgres(request: Request) -> Postgres:
 
 def _span(given: Range, step_s: int | None, range_max_s: int) -> Span:
     """The range asked for, the last hour unless told. Raises InvalidParameter."""
-    until_s = int(given.until.timestamp()) if given.until else int(time.time())
-    since_s = int(given.since.timestamp()) if given.since else until_s - HOUR_S
-    if since_s >= until_s:
-        raise InvalidParameter(
-            "from" if given.since else "to", "must be before `to`, which is now unless given"
-        )
-    if until_s - since_s > range_max_s:
+    until = given.until or datetime.now(UTC)
+    since = given.since or until - timedelta(seconds=HOUR_S)
+    if since >= until:
+        raise InvalidParameter("from", "must be before `to`, which is now unless given")
+    if until - since > timedelta(seconds=range_max_s):
         raise InvalidParameter("from", f"must be at most {range_max_s // HOUR_S} hours before `to`")
+    since_s, until_s = math.floor(since.timestamp()), math.ceil(until.timestamp())
     if step_s is None:
         fits = (step for step in STEPS_S if (until_s - since_s) / step <= STEPS_CHOSEN_MAX)
         step_s = next(fits, STEPS_S[-1])

@@ -92,7 +92,7 @@ class LimitedUsers(Table):
 
 class Range(Table):
     since: Moment | None = Field(None, alias="from", description="begin; rounded down to a step")
-    until: Moment | None = Field(None, alias="to", description="end; now unless told")
+    until: Moment | None = Field(None, alias="to", description="end, now unless told; rounded up to a step")
 
 
 class HistoryRange(Range):

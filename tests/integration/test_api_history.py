@@ -164,6 +164,7 @@ def history_queries() -> dict[str, str]:
     [
         ("from=2024-03-15T12:00:00Z&to=2024-03-15T12:00:00Z", "from"),
         ("to=2024-03-15T12:00:00Z&from=2024-03-16T12:00:00Z", "from"),
+        ("from=2024-03-15T12:00:00.9Z&to=2024-03-15T12:00:00.1Z", "from"),
         ("from=2010-01-01T00:00:00Z", "from"),
         ("from=yesterday", "from"),
         ("from=2024-03-15", "from"),
