@@ -15,6 +15,7 @@ from api.errors import HANDLERS, Unexpected, error_body
 from api.line import fill_line
 from api.live import LiveNumbers
 from api.postgres import Postgres
+from api.replies import AS_OF_HEADER, LAG_HEADER, NEXT_CURSOR_HEADER
 from api.routes import routes
 from api.settings import ApiSettings
 from api.stream import Broadcast, Event
@@ -70,7 +71,7 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
         allow_origins=settings.api_cors_origins,
         allow_methods=["GET"],
         allow_headers=["Authorization", "Last-Event-ID"],
-        expose_headers=["Retry-After", "X-Next-Cursor"],
+        expose_headers=["Retry-After", NEXT_CURSOR_HEADER, AS_OF_HEADER, LAG_HEADER],
         max_age=600,
     )
     return [guard, cors, unexpected]

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from api.contract import Error
 from api.endpoint import Endpoint
 from api.parameters import Parameters, Table
+from api.replies import AS_OF_HEADER, LAG_HEADER
 from hotpath.events import ID_BYTES_MAX
 
 VERSION = "1"
@@ -34,6 +35,14 @@ _LAST_EVENT_ID = {
     "required": False,
     "description": "id of the last event that was seen: the first one sent is a later one",
     "schema": {"type": "string"},
+}
+
+_TABLE_HEADERS = {
+    AS_OF_HEADER: {"schema": {"type": "string"}, "description": "of a CSV: `as_of` of the JSON"},
+    LAG_HEADER: {
+        "schema": {"type": "string"},
+        "description": "of a CSV: `lag_events` of the JSON, unless null",
+    },
 }
 
 
@@ -111,9 +120,10 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         content = {"text/event-stream": {"schema": {"type": "string"}}}
     else:
         content = {"application/json": {"schema": {"$ref": _ref(endpoint.reply.__name__)}}}
+    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
     if issubclass(endpoint.parameters, Table):
         content["text/csv"] = {"schema": {"type": "string"}}
-    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
+        responses["200"]["headers"] = _TABLE_HEADERS
     error = {"application/json": {"schema": {"$ref": _ref(Error.__name__)}}}
     for status in endpoint.faults:
         responses[str(status)] = {"description": _FAULTS[status], "content": error}

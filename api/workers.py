@@ -37,6 +37,12 @@ class Seen:
     def up(self) -> int:
         return sum(worker.get("state") in ("running", "paused") for worker in self.workers)
 
+    @property
+    def lag_events(self) -> int | None:
+        """Messages in Kafka that are not in Postgres yet; None unless all workers tell theirs."""
+        lags = [worker.get("lag_events") for worker in self.workers]
+        return None if self.away is not None or None in lags else sum(lags)
+
 
 class Workers:
     """Asks, and remembers the counters of the last seconds for rates."""

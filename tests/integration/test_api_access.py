@@ -216,9 +216,9 @@ def test_users_are_ranked_and_limited_as_pages_are(world, redis_url, tmp_path):
         assert client.get("/api/v1/users?limit=101").json()["error"]["parameter"] == "limit"
         rows = list(csv.reader(io.StringIO(client.get("/api/v1/users?limit=2&format=csv").text)))
         assert rows == [
-            ["user_id", "active_sessions", "as_of", "window_s", "stale"],
-            ["'=00", "1", "2024-03-15T12:00:00Z", "300", "False"],
-            ["'=01", "1", "2024-03-15T12:00:00Z", "300", "False"],
+            ["user_id", "active_sessions", "as_of", "window_s", "stale", "lag_events"],
+            ["'=00", "1", "2024-03-15T12:00:00Z", "300", "False", "0"],
+            ["'=01", "1", "2024-03-15T12:00:00Z", "300", "False", "0"],
         ]
         pages = list(csv.reader(io.StringIO(client.get("/api/v1/top-pages?format=csv").text)))
         assert pages[1][:2] == ["/", "13"]
