@@ -69,8 +69,10 @@ class Broadcast:
 
     @contextmanager
     def listener(self) -> Iterator[None]:
-        """Counts a listener while its `with` block lasts. Raises NotAvailable when there are too many."""
-        if self.closed or self.listeners >= self._streams_max:
+        """Counts a listener while its `with` block lasts. Raises NotAvailable: too many, or closed."""
+        if self.closed:
+            raise NotAvailable("stopping", "this server stops")
+        if self.listeners >= self._streams_max:
             raise NotAvailable(
                 "too_many_streams", f"no more than {self._streams_max} streams are served at once"
             )
