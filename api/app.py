@@ -11,10 +11,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api.access import Guard
 from api.endpoints import summary_body
-from api.errors import HANDLERS, error_body
+from api.errors import HANDLERS, Unexpected, error_body
 from api.line import fill_line
 from api.live import LiveNumbers
 from api.postgres import Postgres
+from api.replies import AS_OF_HEADER, LAG_HEADER, NEXT_CURSOR_HEADER
 from api.routes import routes
 from api.settings import ApiSettings
 from api.stream import Broadcast, Event
@@ -62,18 +63,18 @@ def create_app(settings: ApiSettings) -> Starlette:
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:
-    guard = Middleware(Guard, settings=settings)
+    guard, unexpected = Middleware(Guard, settings=settings), Middleware(Unexpected)
     if not settings.api_cors_origins:
-        return [guard]
+        return [guard, unexpected]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.api_cors_origins,
         allow_methods=["GET"],
         allow_headers=["Authorization", "Last-Event-ID"],
-        expose_headers=["Retry-After", "X-Next-Cursor"],
+        expose_headers=["Retry-After", NEXT_CURSOR_HEADER, AS_OF_HEADER, LAG_HEADER],
         max_age=600,
     )
-    return [guard, cors]
+    return [guard, cors, unexpected]
 
 
 async def _events(app: Starlette) -> list[Event]:

@@ -49,6 +49,15 @@ class Conditions(Reply):
     )
 
 
+class Committed(Reply):
+    """Under which the numbers of Postgres beside it hold."""
+
+    as_of: Time = Field(description="all that was committed to Postgres up to here is in the numbers")
+    lag_events: Count | None = Field(
+        description="messages in Kafka that were not in Postgres yet; null while not every worker tells"
+    )
+
+
 class Windowed(Conditions):
     window_s: Seconds = Field(description="length of the window that ends at as_of, seconds")
 
@@ -148,7 +157,7 @@ class Step(Reply):
     users: Count | None = Field(description="different users of these; null where that would take too long")
 
 
-class History(Reply):
+class History(Committed):
     """Per step what came in; and the most viewed pages of the whole range, by events' own time."""
 
     from_: Time = Field(alias="from", description="the first step's begin")
@@ -259,7 +268,7 @@ class Loss(Reply):
     reason: str
 
 
-class Ledger(Reply):
+class Ledger(Committed):
     """Minutes in which something was committed. Rows older than a week are merged by the hour."""
 
     from_: Time = Field(alias="from")
@@ -285,7 +294,7 @@ class QuarantineRow(Reply):
     )
 
 
-class Quarantine(Reply):
+class Quarantine(Committed):
     """Messages that did not become events, the latest first."""
 
     rows: list[QuarantineRow]

@@ -50,7 +50,7 @@ class Endpoint:
     @property
     def faults(self) -> tuple[int, ...]:
         """Statuses beside 200, each with the same form of body."""
-        return (*(() if self.open else (401,)), 414, 422, *((503,) if self.reads else ()))
+        return (*(() if self.open else (401,)), 414, 421, 422, 500, *((503,) if self.reads else ()))
 
     def route(self) -> Route:
         """How Starlette serves it."""

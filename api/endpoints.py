@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.live import LiveNumbers, Served
-from api.parameters import Limited, LimitedUsers, NoParameters, user_id
+from api.parameters import Limited, LimitedUsers, NoParameters, Table, user_id
 from api.replies import CsvReply, JsonReply, conditions, utc
 from api.settings import ApiSettings
 from api.stream import EventStream
@@ -126,12 +126,7 @@ def _ranking(
 ) -> Response:
     counts = served.reading.value[: given.limit]
     if given.format == "csv":
-        beside = {"as_of": utc(served.reading.head.as_of_us), "window_s": window_s, "stale": served.stale}
-        return CsvReply(
-            name,
-            [*columns, *beside],
-            [[key.decode(), count, *beside.values()] for key, count in counts],
-        )
+        return _table(name, columns, [(key.decode(), count) for key, count in counts], served, window_s)
 
     def make() -> bytes:
         return orjson.dumps({name: rows(counts), "window_s": window_s, **conditions(served)})
@@ -139,7 +134,25 @@ def _ranking(
     return JsonReply(served.body((name, given.limit), make))
 
 
-async def user_sessions(request: Request, given: NoParameters) -> Response:
+def _table(name: str, columns: tuple[str, ...], rows: list[tuple], served: Served, window_s: int) -> CsvReply:
+    """Rows of live numbers as CSV; each row says under which conditions it holds."""
+    head = served.reading.head
+    beside = {
+        "as_of": utc(head.as_of_us),
+        "window_s": window_s,
+        "stale": served.stale,
+        "lag_events": head.lag_events,
+    }
+    return CsvReply(
+        name,
+        [*columns, *beside],
+        [(*row, *beside.values()) for row in rows],
+        beside["as_of"],
+        head.lag_events,
+    )
+
+
+async def user_sessions(request: Request, given: Table) -> Response:
     """A user's sessions with an event in the window, the latest first
 
     None for a user never seen. `last_seen` is when the ten seconds begin that hold the session's latest event.
@@ -150,8 +163,12 @@ async def user_sessions(request: Request, given: NoParameters) -> Response:
         {"session_id": session.decode(), "last_seen": utc(step * STEP_US)}
         for session, step in served.reading.value
     ]
+    window_s = _settings(request).sessions_window_s
+    if given.format == "csv":
+        rows = [(user, *session.values()) for session in sessions]
+        return _table("sessions", ("user_id", "session_id", "last_seen"), rows, served, window_s)
     body = {"user_id": user, "active_sessions": len(sessions), "sessions": sessions}
-    return JsonReply({**body, "window_s": _settings(request).sessions_window_s, **conditions(served)})
+    return JsonReply({**body, "window_s": window_s, **conditions(served)})
 
 
 async def stream(request: Request, given: NoParameters) -> Response:

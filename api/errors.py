@@ -6,9 +6,11 @@
 """
 
 import logging
+import traceback
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.replies import JsonReply
 from hotpath.views.read import ViewsUnavailable
@@ -69,11 +71,40 @@ async def _http(request: Request, error: HTTPException) -> JsonReply:
     return reply
 
 
-async def _unexpected(request: Request, error: Exception) -> JsonReply:
-    # By the route's name: paths and queries hold users.
-    name = getattr(request.scope.get("route"), "name", "a request")
-    log.error("%s %s failed", request.method, name, exc_info=error)
-    return _reply(500, "internal", "an unexpected failure; the API's log has the details")
+def places(error: BaseException) -> str:
+    """Where an error came from, and those behind it, without their texts: these hold what users sent."""
+    lines: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        lines[:0] = [*traceback.format_tb(cause.__traceback__), f"{type(cause).__qualname__}\n"]
+        cause = cause.__cause__ or cause.__context__
+    return "".join(lines)
+
+
+class Unexpected:
+    """Middleware: replies to what nobody foresaw, inside of those that add headers to every reply."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = scope["type"] != "http"
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception as error:
+            if started:
+                raise
+            # By the route's name: paths and queries hold users.
+            name = getattr(scope.get("route"), "name", "a request")
+            log.error("%s %s failed\n%s", scope["method"], name, places(error))
+            reply = _reply(500, "internal", "an unexpected failure; the API's log has the details")
+            await reply(scope, receive, send)
 
 
 HANDLERS = {
@@ -82,6 +113,5 @@ HANDLERS = {
     NotAvailable: _unavailable,
     ViewsUnavailable: _unavailable,
     HTTPException: _http,
-    Exception: _unexpected,
 }
 """Exception class to the function that makes its response."""

@@ -5,7 +5,7 @@ What can be left out of a history is null when it would take too long: a chart w
 
 import base64
 import codecs
-import time
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,8 +15,8 @@ from starlette.responses import Response
 
 from api.errors import InvalidParameter
 from api.parameters import HistoryRange, QuarantineRows, Range
-from api.postgres import Postgres, Reader, TooCostly
-from api.replies import CsvReply, JsonReply, utc
+from api.postgres import Answer, Postgres, Reader, TooCostly
+from api.replies import NEXT_CURSOR_HEADER, CsvReply, JsonReply, utc
 from hotpath.events import EventClass
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -35,6 +35,9 @@ OPTIONAL_SHARE = 0.4
 """What one part of a history that may be left out takes of the time that is left."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLASSES = [c.label for c in EventClass]
+LEDGER_COLUMNS = ["at", "received", *CLASSES]
+LOSS_COLUMNS = ["at", "topic", "partition", "first_offset", "next_offset", "reason"]
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,21 @@ def _postgres(request: Request) -> Postgres:
     return request.app.state.postgres
 
 
+async def _conditions(request: Request, answer: Answer) -> dict[str, Any]:
+    """What every answer of Postgres is given with: its as_of, and messages that were not in Postgres yet."""
+    seen = await request.app.state.workers.seen()
+    return {"as_of": utc(answer.as_of_us), "lag_events": seen.lag_events}
+
+
 def _span(given: Range, step_s: int | None, range_max_s: int) -> Span:
     """The range asked for, the last hour unless told. Raises InvalidParameter."""
-    until_s = int(given.until.timestamp()) if given.until else int(time.time())
-    since_s = int(given.since.timestamp()) if given.since else until_s - HOUR_S
-    if since_s >= until_s:
-        raise InvalidParameter(
-            "from" if given.since else "to", "must be before `to`, which is now unless given"
-        )
-    if until_s - since_s > range_max_s:
+    until = given.until or datetime.now(UTC)
+    since = given.since or until - timedelta(seconds=HOUR_S)
+    if since >= until:
+        raise InvalidParameter("from", "must be before `to`, which is now unless given")
+    if until - since > timedelta(seconds=range_max_s):
         raise InvalidParameter("from", f"must be at most {range_max_s // HOUR_S} hours before `to`")
+    since_s, until_s = math.floor(since.timestamp()), math.ceil(until.timestamp())
     if step_s is None:
         fits = (step for step in STEPS_S if (until_s - since_s) / step <= STEPS_CHOSEN_MAX)
         step_s = next(fits, STEPS_S[-1])
@@ -93,13 +101,22 @@ async def history(request: Request, given: HistoryRange) -> Response:
     are counted among up to a million events.
     """
     span = _span(given, given.step, HISTORY_MAX_S)
-    async with _postgres(request).reader() as reader:
-        source = "" if await _is_kept(reader, span) else "_scanned"
-        counts = {row[0]: row[1:] for row in await reader.rows(f"history_counts{source}", span.given)}
-        received = await _optional(reader, "history_received", span.given)
-        pages = await _optional(reader, f"history_top_pages{source}", {**span.given, "limit": TOP_PAGES})
-        few = sum(accepted for accepted, _ in counts.values()) <= USERS_EVENTS_MAX
-        users = await _optional(reader, "history_users", span.given) if few else None
+    answer = await _postgres(request).answer(("history", span), lambda reader: _read_history(reader, span))
+    steps, top_pages = answer.value
+    known = await _conditions(request, answer)
+    if given.format == "csv":
+        return CsvReply("history", list(steps[0]), [list(step.values()) for step in steps], **known)
+    return JsonReply({**_ends(span), **known, "steps": steps, "top_pages": top_pages})
+
+
+async def _read_history(reader: Reader, span: Span) -> tuple[Rows, Rows | None]:
+    """The steps, and the top pages of all of them; None when these would take too long."""
+    source = "" if await _is_kept(reader, span) else "_scanned"
+    counts = {row[0]: row[1:] for row in await reader.rows(f"history_counts{source}", span.given)}
+    received = await _optional(reader, "history_received", span.given)
+    pages = await _optional(reader, f"history_top_pages{source}", {**span.given, "limit": TOP_PAGES})
+    few = sum(accepted for accepted, _ in counts.values()) <= USERS_EVENTS_MAX
+    users = await _optional(reader, "history_users", span.given) if few else None
     steps = [
         {
             "at": utc(at_s * 1_000_000),
@@ -110,12 +127,9 @@ async def history(request: Request, given: HistoryRange) -> Response:
         }
         for at_s in span.steps
     ]
-    if given.format == "csv":
-        return CsvReply("history", list(steps[0]), [list(step.values()) for step in steps])
-    top_pages = (
-        None if pages is None else [{"page_url": page, "views": views} for page, views in pages.items()]
-    )
-    return JsonReply({**_ends(span), "steps": steps, "top_pages": top_pages})
+    if pages is None:
+        return steps, None
+    return steps, [{"page_url": page, "views": views} for page, views in pages.items()]
 
 
 async def _is_kept(reader: Reader, span: Span) -> bool:
@@ -153,16 +167,21 @@ async def ledger(request: Request, given: Range) -> Response:
     left out. What is older than a week has been merged by the hour.
     """
     span = _span(given, 60, LEDGER_MAX_S)
-    async with _postgres(request).reader() as reader:
-        counted = await reader.rows("ledger_by_minute", span.given)
-        lost = await reader.rows("ledger_losses", {**span.given, "limit": LOSSES_MAX})
-    columns = ["at", "received", *CLASSES]
-    minutes = [dict(zip(columns, (utc(row[0] * 1_000_000), *row[1:]), strict=True)) for row in counted]
+    answer = await _postgres(request).answer(("ledger", span), lambda reader: _read_ledger(reader, span))
+    minutes, losses = answer.value
+    known = await _conditions(request, answer)
     if given.format == "csv":
-        return CsvReply("ledger", columns, [list(minute.values()) for minute in minutes])
-    names = ("at", "topic", "partition", "first_offset", "next_offset", "reason")
-    losses = [dict(zip(names, (utc(_us(row[0])), *row[1:]), strict=True)) for row in lost]
-    return JsonReply({**_ends(span), "minutes": minutes, "losses": losses})
+        return CsvReply("ledger", LEDGER_COLUMNS, [list(minute.values()) for minute in minutes], **known)
+    return JsonReply({**_ends(span), **known, "minutes": minutes, "losses": losses})
+
+
+async def _read_ledger(reader: Reader, span: Span) -> tuple[Rows, Rows]:
+    """The minutes, and the losses."""
+    counted = await reader.rows("ledger_by_minute", span.given)
+    lost = await reader.rows("ledger_losses", {**span.given, "limit": LOSSES_MAX})
+    minutes = [dict(zip(LEDGER_COLUMNS, (utc(row[0] * 1_000_000), *row[1:]), strict=True)) for row in counted]
+    losses = [dict(zip(LOSS_COLUMNS, (utc(_us(row[0])), *row[1:]), strict=True)) for row in lost]
+    return minutes, losses
 
 
 async def quarantine(request: Request, given: QuarantineRows) -> Response:
@@ -178,18 +197,19 @@ async def quarantine(request: Request, given: QuarantineRows) -> Response:
     name = "quarantine_rows"
     if given.event_class:
         name, asked["event_class"] = "quarantine_rows_of_class", given.event_class
-    async with _postgres(request).reader() as reader:
-        found = await reader.rows(name, asked)
+    question = (name, *asked.values())
+    answer = await _postgres(request).answer(question, lambda reader: reader.rows(name, asked))
+    found, known = answer.value, await _conditions(request, answer)
     rows = [_quarantined(*row[:-1]) for row in found]
     more = len(found) == given.limit
     next_cursor = _cursor_text(found[-1][0], found[-1][8], found[-1][3]) if more else None
     if given.format == "csv":
         columns = list(_quarantined(EPOCH, "", 0, 0, "", "", 0, b""))
-        reply = CsvReply("quarantine", columns, [list(row.values()) for row in rows])
+        reply = CsvReply("quarantine", columns, [list(row.values()) for row in rows], **known)
         if next_cursor:
-            reply.headers["X-Next-Cursor"] = next_cursor
+            reply.headers[NEXT_CURSOR_HEADER] = next_cursor
         return reply
-    return JsonReply({"rows": rows, "next_cursor": next_cursor})
+    return JsonReply({**known, "rows": rows, "next_cursor": next_cursor})
 
 
 def _quarantined(

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from api.contract import Error
 from api.endpoint import Endpoint
 from api.parameters import Parameters, Table
+from api.replies import AS_OF_HEADER, LAG_HEADER
 from hotpath.events import ID_BYTES_MAX
 
 VERSION = "1"
@@ -16,7 +17,9 @@ _SCHEMAS = "#/components/schemas/{model}"
 _FAULTS = {
     401: "A token is set, and this request does not carry it.",
     414: "The path and the query are too long together.",
+    421: "The Host header is not a name that this server answers to.",
     422: "A parameter is wrong or unknown; `error.parameter` names it.",
+    500: "An unexpected failure; the API's log has the details.",
     503: "What this needs cannot be reached or is not complete now; `error.code` says what, try again.",
 }
 _USER_ID = {
@@ -32,6 +35,14 @@ _LAST_EVENT_ID = {
     "required": False,
     "description": "id of the last event that was seen: the first one sent is a later one",
     "schema": {"type": "string"},
+}
+
+_TABLE_HEADERS = {
+    AS_OF_HEADER: {"schema": {"type": "string"}, "description": "of a CSV: `as_of` of the JSON"},
+    LAG_HEADER: {
+        "schema": {"type": "string"},
+        "description": "of a CSV: `lag_events` of the JSON, unless null",
+    },
 }
 
 
@@ -109,9 +120,10 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         content = {"text/event-stream": {"schema": {"type": "string"}}}
     else:
         content = {"application/json": {"schema": {"$ref": _ref(endpoint.reply.__name__)}}}
+    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
     if issubclass(endpoint.parameters, Table):
         content["text/csv"] = {"schema": {"type": "string"}}
-    responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
+        responses["200"]["headers"] = _TABLE_HEADERS
     error = {"application/json": {"schema": {"$ref": _ref(Error.__name__)}}}
     for status in endpoint.faults:
         responses[str(status)] = {"description": _FAULTS[status], "content": error}

@@ -92,7 +92,7 @@ class LimitedUsers(Table):
 
 class Range(Table):
     since: Moment | None = Field(None, alias="from", description="begin; rounded down to a step")
-    until: Moment | None = Field(None, alias="to", description="end; now unless told")
+    until: Moment | None = Field(None, alias="to", description="end, now unless told; rounded up to a step")
 
 
 class HistoryRange(Range):
@@ -117,7 +117,7 @@ def parse(kind: type[AnyParameters], request: Request) -> AnyParameters:
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name in given:
-            raise InvalidParameter(name, "is given more than once")
+            raise InvalidParameter(name[:ID_BYTES_MAX], "is given more than once")
         given[name] = value
     try:
         return kind.model_validate(given)

@@ -13,6 +13,9 @@ from api.live import Served
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """How a cell begins that a spreadsheet would run as a formula."""
+AS_OF_HEADER, LAG_HEADER = "X-As-Of", "X-Lag-Events"
+"""What a table says of itself, also where it has no rows."""
+NEXT_CURSOR_HEADER = "X-Next-Cursor"
 
 
 class JsonReply(Response):
@@ -29,11 +32,18 @@ class JsonReply(Response):
 
 
 class CsvReply(Response):
-    """Rows as CSV (RFC 4180, UTF-8), for download; `name` is the file's."""
+    """Rows as CSV (RFC 4180, UTF-8), for download; `name` is the file's. The conditions are in headers."""
 
     media_type = "text/csv"
 
-    def __init__(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        as_of: str,
+        lag_events: int | None,
+    ) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\r\n")
         writer.writerow(columns)
@@ -41,6 +51,8 @@ class CsvReply(Response):
         headers = {
             "Cache-Control": "no-store",
             "Content-Disposition": f'attachment; filename="{name}.csv"',
+            AS_OF_HEADER: as_of,
+            **({} if lag_events is None else {LAG_HEADER: str(lag_events)}),
         }
         super().__init__(text.getvalue(), headers=headers)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.errors import NotAvailable
+from api.errors import NotAvailable, places
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,10 @@ class Broadcast:
 
     @contextmanager
     def listener(self) -> Iterator[None]:
-        """Counts a listener while its `with` block lasts. Raises NotAvailable when there are too many."""
-        if self.closed or self.listeners >= self._streams_max:
+        """Counts a listener while its `with` block lasts. Raises NotAvailable: too many, or closed."""
+        if self.closed:
+            raise NotAvailable("stopping", "this server stops")
+        if self.listeners >= self._streams_max:
             raise NotAvailable(
                 "too_many_streams", f"no more than {self._streams_max} streams are served at once"
             )
@@ -115,8 +117,8 @@ class Broadcast:
     async def _tick(self) -> None:
         try:
             events = await self._make()
-        except Exception:
-            log.exception("a snapshot for the streams failed")
+        except Exception as error:
+            log.error("a snapshot for the streams failed\n%s", places(error))
             return
         self._last_id = max(self._last_id + 1, time.time_ns() // 1_000_000)
         data = b"".join(b"id: %d\nevent: %s\ndata: %s\n\n" % (self._last_id, *event) for event in events)

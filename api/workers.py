@@ -4,8 +4,8 @@ Its being away is an answer like any other: everything else the API serves goes 
 """
 
 import asyncio
+import http.client
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,12 @@ class Seen:
     def up(self) -> int:
         return sum(worker.get("state") in ("running", "paused") for worker in self.workers)
 
+    @property
+    def lag_events(self) -> int | None:
+        """Messages in Kafka that are not in Postgres yet; None unless all workers tell theirs."""
+        lags = [worker.get("lag_events") for worker in self.workers]
+        return None if self.away is not None or None in lags else sum(lags)
+
 
 class Workers:
     """Asks, and remembers the counters of the last seconds for rates."""
@@ -57,12 +63,15 @@ class Workers:
         # A thread, because nothing here depends on it: an answer that hangs costs that thread TIMEOUT_S.
         try:
             workers = orjson.loads(await asyncio.to_thread(self._fetch))["workers"]
-        except (OSError, urllib.error.URLError, ValueError, KeyError, TypeError) as error:
+            lives = {(worker["worker"], worker["pid"]): worker for worker in workers if "pid" in worker}
+            received = {life: worker["received"] for life, worker in lives.items()}
+            accepted = {life: worker["classes"]["accepted"] for life, worker in lives.items()}
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            # Whatever answers there need not be the supervisor.
             reason = getattr(error, "reason", error)
             return Seen(time.time_ns() // 1_000, f"the supervisor does not answer: {type(reason).__name__}")
-        lives = {(worker["worker"], worker["pid"]): worker for worker in workers if "pid" in worker}
-        self._received.add({life: worker["received"] for life, worker in lives.items()})
-        self._accepted.add({life: worker["classes"]["accepted"] for life, worker in lives.items()})
+        self._received.add(received)
+        self._accepted.add(accepted)
         return Seen(time.time_ns() // 1_000, None, workers, self._received.per_s(), self._accepted.per_s())
 
     def _fetch(self) -> bytes:

@@ -622,6 +622,10 @@ select
     set_config('idle_in_transaction_session_timeout', '10000', false),
     set_config('timezone', 'UTC', false);
 
+-- name: now_us
+-- Microseconds since 1970: whatever was committed before is seen by the statements that follow.
+select (extract(epoch from clock_timestamp()) * 1000000)::bigint;
+
 -- name: limit_statement
 select set_config('statement_timeout', %(timeout_ms)s::text, false);
 

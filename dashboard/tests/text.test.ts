@@ -108,7 +108,8 @@ test("the ledger's two sides are compared, not assumed", () => {
 test("minutes without a flush are minutes of nothing, and one under way is not drawn", () => {
   const minute = { received: 10, accepted: 9 } as LedgerMinute;
   const ledger = {
-    ...{ from: "2026-01-01T12:00:00Z", to: "2026-01-01T12:04:00Z", step_s: 60, losses: [] },
+    ...{ from: "2026-01-01T12:00:00Z", to: "2026-01-01T12:04:00Z", step_s: 60, losses: [],
+    as_of: "2026-01-01T12:04:00Z", lag_events: 0 },
     minutes: [
       { ...minute, at: "2026-01-01T12:01:00Z" },
       { ...minute, at: "2026-01-01T12:03:00Z" },

@@ -3,6 +3,8 @@
 import csv
 import io
 import logging
+import socket
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.contract import Pipeline, Summary, TopUsers
 from api.replies import utc
-from api.routes import ENDPOINTS
+from api.routes import ENDPOINTS, openapi_body
 from api.settings import ApiSettings
 from tests.support.api import HERE
 from tests.support.blocks import NOON_US, Event
@@ -91,6 +93,7 @@ def test_on_loopback_without_a_token_only_loopbacks_names_are_answered(redis_url
     named = {"api_hosts": ["board.example.org"], "api_host": "0.0.0.0"}
     assert status("board.example.org:443", **named) == 200
     assert status("localhost", **named) == 421
+    assert status("board.example.org", api_hosts=["Board.Example.org"]) == 200, "names have no case"
 
 
 def test_other_origins_read_only_when_they_are_listed(redis_url, tmp_path):
@@ -123,18 +126,30 @@ def test_parameters_that_an_endpoint_does_not_know_are_refused(redis_url, tmp_pa
         assert (reply.status_code, reply.json()["error"]["parameter"]) == (422, "limt")
         long = client.get(path.format(user_id="u"), params={"x": "y" * 9_000})
         assert (long.status_code, long.json()["error"]["code"]) == (414, "too_long")
+        twice = client.get(path.format(user_id="u"), params=[("x" * 3_000, "1")] * 2)
+        assert (twice.status_code, len(twice.json()["error"]["parameter"])) == (422, 128)
 
 
-def test_what_goes_wrong_is_logged_without_users(redis_url, tmp_path, monkeypatch, caplog):
-    with client_of(redis_url, tmp_path) as client, caplog.at_level(logging.DEBUG):
-        monkeypatch.setattr(
-            "api.live.LiveNumbers.user_sessions", lambda self, user: (_ for _ in ()).throw(KeyError("x"))
-        )
-        reply = client.get("/api/v1/users/secret-person/sessions")
+def test_what_goes_wrong_is_logged_without_users_and_answered_like_the_rest(
+    redis_url, tmp_path, monkeypatch, caplog
+):
+    def fail(numbers: object, user: str) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr("api.live.LiveNumbers.user_sessions", fail)
+    origin = "https://board.example.org"
+    with (
+        client_of(redis_url, tmp_path, api_cors_origins=[origin]) as client,
+        caplog.at_level(logging.DEBUG, "api"),
+    ):
+        reply = client.get("/api/v1/users/secret-person/sessions", headers={"Origin": origin})
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
-    assert "user_sessions" in caplog.text
-    ours = [record for record in caplog.records if record.name.startswith("api")]
-    assert ours and not any("secret-person" in record.getMessage() for record in ours)
+    assert reply.headers["access-control-allow-origin"] == origin, "pages can read why"
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    ours = [logging.Formatter().format(record) for record in caplog.records if record.name.startswith("api")]
+    (line,) = ours
+    assert "user_sessions failed" in line and "in fail" in line and "KeyError" in line
+    assert "secret-person" not in line
 
 
 def test_the_summary_has_all_numbers_of_one_moment(world, redis_url, tmp_path):
@@ -201,9 +216,9 @@ def test_users_are_ranked_and_limited_as_pages_are(world, redis_url, tmp_path):
         assert client.get("/api/v1/users?limit=101").json()["error"]["parameter"] == "limit"
         rows = list(csv.reader(io.StringIO(client.get("/api/v1/users?limit=2&format=csv").text)))
         assert rows == [
-            ["user_id", "active_sessions", "as_of", "window_s", "stale"],
-            ["'=00", "1", "2024-03-15T12:00:00Z", "300", "False"],
-            ["'=01", "1", "2024-03-15T12:00:00Z", "300", "False"],
+            ["user_id", "active_sessions", "as_of", "window_s", "stale", "lag_events"],
+            ["'=00", "1", "2024-03-15T12:00:00Z", "300", "False", "0"],
+            ["'=01", "1", "2024-03-15T12:00:00Z", "300", "False", "0"],
         ]
         pages = list(csv.reader(io.StringIO(client.get("/api/v1/top-pages?format=csv").text)))
         assert pages[1][:2] == ["/", "13"]
@@ -237,6 +252,40 @@ def test_the_pipeline_says_when_the_supervisor_is_away(redis_url, tmp_path):
         Pipeline.model_validate(body)
         assert (reply.status_code, body["state"], body["workers"]) == (200, "away", [])
         assert "does not answer" in body["message"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"220 mail.example.org ESMTP\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n[]",
+        b'HTTP/1.1 200 OK\r\n\r\n{"workers": 5}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"workers": [{"worker": 0, "pid": 1}]}',
+        b"HTTP/1.1 500 Oops\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+    ],
+)
+def test_something_else_in_the_supervisors_place_takes_no_number_away(world, redis_url, tmp_path, answer):
+    world.run([Event(0), Event(0, 1)], NOON_US)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    client.recv(65_536)
+                    client.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with client_of(redis_url, tmp_path, status_url=url) as client:
+            assert client.get("/api/v1/pipeline").json()["state"] == "away"
+            reply = client.get("/api/v1/summary")
+            assert (reply.status_code, reply.json()["workers"]) == (200, None)
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_the_dashboard_is_served_with_its_views_and_caching(redis_url, tmp_path):
@@ -278,3 +327,22 @@ def test_the_documentation_shows_every_endpoint_and_asks_no_other_host(redis_url
         assert item["get"]["summary"] in page.replace("&#x27;", "'")
     assert "<script" not in page and "src=" not in page and "//" not in page.replace("://", "")
     assert orjson.dumps(document)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_the_documentation_names_every_status_that_is_met(redis_url, tmp_path, endpoint):
+    """Redis holds no views here, and Postgres is away."""
+    documented = orjson.loads(openapi_body())["paths"][endpoint.path]["get"]["responses"]
+    path, authorised = endpoint.path.format(user_id="u"), {"Authorization": "Bearer t"}
+    settings = {"api_token": "t", "api_hosts": ["127.0.0.1"], "api_postgres_timeout_s": 0.1}
+    with client_of(redis_url, tmp_path, **settings) as client:
+        met = {
+            client.get(path).status_code if not endpoint.streams else 401,
+            client.head(path, headers=authorised).status_code,
+            client.get(path, params={"x": "y" * 9_000}, headers=authorised).status_code,
+            client.get(path, headers={**authorised, "Host": "evil.example.org"}).status_code,
+            client.get(path, params={"limt": "5"}, headers=authorised).status_code,
+        }
+    assert {str(status) for status in met} <= set(documented)
+    assert met >= {414, 421, 422}
+    assert "500" in documented, "nobody can promise that it never comes"

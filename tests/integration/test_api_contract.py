@@ -104,11 +104,24 @@ def test_sessions_say_when_they_were_last_seen(world, client):
     }
 
 
+def test_sessions_are_a_table_too(world, client):
+    world.run([Event(0, user_id="=u", session_id="@s"), Event(0, 1)], NOON_US)
+    reply = client.get("/api/v1/users/%3Du/sessions?format=csv")
+    assert reply.text.split("\r\n") == [
+        "user_id,session_id,last_seen,as_of,window_s,stale,lag_events",
+        "'=u,'@s,2024-03-15T12:00:00Z,2024-03-15T12:00:00Z,300,False,0",
+        "",
+    ]
+
+
 def test_a_user_never_seen_has_no_sessions(world, client):
     world.run([Event(0), Event(0, 1)], NOON_US)
     reply = client.get("/api/v1/users/nobody/sessions")
     assert reply.status_code == 200
     assert (reply.json()["active_sessions"], reply.json()["sessions"]) == (0, [])
+    table = client.get("/api/v1/users/nobody/sessions?format=csv")
+    assert (len(table.text.splitlines()), table.headers["x-lag-events"]) == (1, "0")
+    assert table.headers["x-as-of"] == reply.json()["as_of"], "said without rows, too"
 
 
 def test_a_user_id_may_hold_any_character(world, client):

@@ -1,5 +1,6 @@
 """The endpoints that read Postgres: what they count, page through, refuse, and say when Postgres is away."""
 
+import asyncio
 import base64
 import csv
 import io
@@ -13,7 +14,10 @@ from starlette.testclient import TestClient
 from api import history
 from api.app import create_app
 from api.contract import History, Ledger, Quarantine
+from api.errors import NotAvailable
+from api.postgres import ANSWERS_MAX, Postgres, Reader
 from api.settings import ApiSettings
+from api.workers import Seen
 from tests.support.api import HERE
 from tests.support.pipeline import free_port
 
@@ -35,7 +39,7 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def client(database: str, redis_url: str) -> Iterator[TestClient]:
-    settings = ApiSettings(redis_url=redis_url, postgres_dsn=database)
+    settings = ApiSettings(redis_url=redis_url, postgres_dsn=database, api_refresh_ms=1)
     with TestClient(create_app(settings), base_url=HERE, raise_server_exceptions=False) as client:
         yield client
 
@@ -103,6 +107,85 @@ def test_a_history_counts_each_column_by_its_own_clock(connection, client):
     assert five["steps"][0]["users"] == 2, "who is seen in two minutes is one user of five"
 
 
+def test_a_range_holds_what_lies_within_a_second_of_its_ends(client, connection):
+    path = "/api/v1/history?from=2024-03-15T12:00:00.2Z"
+    body = client.get(f"{path}&to=2024-03-15T12:00:00.9Z").json()
+    assert (body["from"], body["to"]) == ("2024-03-15T12:00:00Z", "2024-03-15T12:01:00Z")
+    body = client.get(f"{path}&to=2024-03-15T12:01:00.5Z").json()
+    assert (body["from"], body["to"]) == ("2024-03-15T12:00:00Z", "2024-03-15T12:02:00Z")
+
+
+def test_every_answer_says_as_of_when_and_what_is_not_in_it(client, connection, monkeypatch):
+    for seen, lag in (
+        (Seen(0, None, [{"lag_events": 2}, {"lag_events": 5}]), 7),
+        (Seen(0, None, [{"lag_events": 2}, {"state": "waiting to restart"}]), None),
+        (Seen(0, "away"), None),
+    ):
+
+        async def answer(workers: object, seen: Seen = seen) -> Seen:
+            return seen
+
+        monkeypatch.setattr("api.workers.Workers.seen", answer)
+        for name in ("history", "ledger", "quarantine"):
+            before = datetime.now(UTC)
+            body = client.get(f"/api/v1/{name}").json()
+            table = client.get(f"/api/v1/{name}?format=csv")
+            # Postgres is on this machine: it has the same clock.
+            assert before - timedelta(seconds=1) < datetime.fromisoformat(body["as_of"]) < datetime.now(UTC)
+            assert body["lag_events"] == lag
+            assert datetime.fromisoformat(table.headers["x-as-of"]) < datetime.now(UTC)
+            assert table.headers.get("x-lag-events") == (None if lag is None else str(lag))
+
+
+def test_what_many_ask_at_once_is_asked_of_postgres_once(database, redis_url):
+    settings = ApiSettings(redis_url=redis_url, postgres_dsn=database, api_postgres_connections_max=1)
+    asked = []
+
+    async def scenario() -> None:
+        postgres = Postgres(settings)
+        await postgres.open()
+
+        async def ask(reader: Reader) -> int:
+            asked.append(reader)
+            await asyncio.sleep(0.01)
+            return len(asked)
+
+        try:
+            answers = await asyncio.gather(*(postgres.answer("the same", ask) for _ in range(200)))
+            assert len(asked) == 1 and {answer.value for answer in answers} == {1}
+            assert (await postgres.answer("another", ask)).value == 2
+            for question in range(3 * ANSWERS_MAX):
+                await postgres.answer(question, ask)
+            assert len(postgres._answers) == ANSWERS_MAX
+        finally:
+            await postgres.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_question_that_waits_too_long_for_others_is_told_that_they_are_many(database, redis_url):
+    settings = ApiSettings(
+        redis_url=redis_url,
+        postgres_dsn=database,
+        api_postgres_connections_max=1,
+        api_postgres_timeout_s=0.4,
+    )
+
+    async def scenario() -> None:
+        postgres = Postgres(settings)
+        await postgres.open()
+        try:
+            async with postgres.reader():
+                with pytest.raises(NotAvailable) as refused:
+                    async with postgres.reader():
+                        pass
+            assert refused.value.code == "busy"
+        finally:
+            await postgres.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_history_from_before_it_was_kept_is_read_from_the_events(connection, client):
     add_events(connection, NOON, ["u", "v"])
     connection.execute("update events set event_type = 'page_view', page_url = '/a' where user_id = 'u'")
@@ -136,6 +219,7 @@ def test_a_column_that_would_take_too_long_is_null(client, connection, monkeypat
     add_minute(connection, NOON, {"/a": 9})
     add_events(connection, NOON, ["u"])
     add_ledger(connection, 0, NOON, accepted=1)
+    monkeypatch.setattr("api.live.SLOW_FACTOR", 0)  # nothing is kept: the same is asked of other queries
     monkeypatch.setattr(history, "USERS_EVENTS_MAX", 8)
     path = "/api/v1/history?from=2024-03-15T12:00:00Z&to=2024-03-15T12:01:00Z"
     step = client.get(path).json()["steps"][0]
@@ -164,6 +248,7 @@ def history_queries() -> dict[str, str]:
     [
         ("from=2024-03-15T12:00:00Z&to=2024-03-15T12:00:00Z", "from"),
         ("to=2024-03-15T12:00:00Z&from=2024-03-16T12:00:00Z", "from"),
+        ("from=2024-03-15T12:00:00.9Z&to=2024-03-15T12:00:00.1Z", "from"),
         ("from=2010-01-01T00:00:00Z", "from"),
         ("from=yesterday", "from"),
         ("from=2024-03-15", "from"),

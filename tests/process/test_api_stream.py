@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from api.contract import Error, Summary
-from api.errors import HANDLERS
+from api.errors import HANDLERS, NotAvailable
 from api.server import Server
 from api.settings import ApiSettings
 from api.stream import Broadcast, EventStream
@@ -158,6 +159,23 @@ def fast_stream() -> Iterator[tuple[Broadcast, int]]:
     assert not thread.is_alive()
 
 
+def test_a_client_that_does_not_end_its_head_is_closed_and_one_that_waits_for_events_is_not(
+    monkeypatch, fast_stream
+):
+    monkeypatch.setattr("api.server.HEAD_S", 0.2)
+    broadcast, port = fast_stream
+    listener = Listener(port)
+    first = listener.next().data["made"]
+    again = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n"
+    for begin in (b"", b"GET /nothing HTTP/1.1\r\nX: ", again + b"\r\n" + again):
+        with socket.create_connection(("127.0.0.1", port), timeout=4) as client:  # idle ones are left for 5 s
+            client.sendall(begin)
+            while client.recv(65_536):
+                pass
+    assert listener.next().data["made"] > first
+    assert broadcast.listeners == 1
+
+
 def test_a_slow_listener_misses_snapshots_and_one_that_takes_nothing_is_cut_off(fast_stream):
     broadcast, port = fast_stream
     stuck = Listener(port, receive_bytes=4_096)
@@ -211,6 +229,8 @@ def test_a_snapshot_that_fails_unexpectedly_does_not_end_the_streams():
             assert b"event: summary\ndata: 1\n\n" in frame.data
         await broadcast.close()
         assert await broadcast.after(0, timeout_s=5) is None
+        with pytest.raises(NotAvailable, match="stops"), broadcast.listener():
+            pass
 
     asyncio.run(scenario())
 

@@ -51,7 +51,14 @@ export interface Step {
   users: number | null;
 }
 
-export interface History {
+/** What every number of Postgres is given with. */
+export interface Committed {
+  as_of: string;
+  /** Null while not every worker tells. */
+  lag_events: number | null;
+}
+
+export interface History extends Committed {
   from: string;
   to: string;
   step_s: number;
@@ -113,7 +120,7 @@ export const QUARANTINED = REFUSED.filter((name) => name !== "late");
 
 export type LedgerMinute = { at: string; received: number; accepted: number } & Record<Refused, number>;
 
-export interface Ledger {
+export interface Ledger extends Committed {
   from: string;
   to: string;
   step_s: number;
@@ -141,7 +148,7 @@ export interface QuarantineRow {
   payload_text: string | null;
 }
 
-export interface Quarantine {
+export interface Quarantine extends Committed {
   rows: QuarantineRow[];
   next_cursor: string | null;
 }
