@@ -39,6 +39,7 @@ class Publisher:
         settings: Settings,
         delivery_timeout_s: float = 30,
         settled: Callable[[KafkaError | None, Message], None] | None = None,
+        linger_ms: int = LINGER_MS,
     ) -> None:
         """`settled` is told of every message that was acknowledged or has failed, in `send`, `poll` or `flush`.
         `kafka_options` of the settings go over all that is chosen here. Raises ConfigError when librdkafka
@@ -54,7 +55,7 @@ class Publisher:
             "client.id": "hotpath-generator",
             "enable.idempotence": True,
             "acks": "all",
-            "linger.ms": LINGER_MS,
+            "linger.ms": linger_ms,
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": QUEUE_MESSAGES_MAX,
             "queue.buffering.max.kbytes": QUEUE_KIB_MAX,

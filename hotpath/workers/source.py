@@ -101,7 +101,8 @@ class Source:
                 "fetch.queue.backoff.ms": 5,  # 1000 by default: starves a consumer that empties the queue
                 "queued.min.messages": 50_000,
                 "queued.max.messages.kbytes": 32_768,  # bounds memory whatever the backlog
-                "fetch.wait.max.ms": 100,  # the end of a log is heard of at least this often
+                "fetch.min.bytes": 32_768,  # 1 by default: an answer for each few messages, when they come fast
+                "fetch.wait.max.ms": 50,  # but not longer than this; the end of a log is heard of as often
                 "statistics.interval.ms": 1_000,
                 "stats_cb": self._on_statistics,
                 "error_cb": self._on_error,
