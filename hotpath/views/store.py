@@ -22,6 +22,9 @@ session. Twice as many cost no less each, and may pass 5 ms, which is too long f
 TRIM_PAGES = 1_000
 TRIM_USERS = 1_500
 """What one call of `trim.lua` takes away or looks at: 1.5 ms, twice that when all of the users have left."""
+SWEEP_TICKS = 60
+"""Over how many ticks a sweep over all users of a log is spread: half of the distance between two. As fast as it could
+go, one took a fifth of Redis, for half a minute."""
 SWEEP_STEPS = 12
 """How far seen_step moves between two sweeps over all users of a log. Who has left stays up to two minutes longer, 0.4
 of the window. A user costs 1 us, and up to 8 where some of several sessions have left: every minute, sweeps took an
@@ -131,6 +134,13 @@ def is_broken(error: ResponseError) -> bool:
     return bool(_BROKEN_ERROR.search(str(error)))
 
 
+def refuse(replies: list[Reply]) -> None:
+    """Raise an error reply that means that Redis cannot work now."""
+    for reply in replies:
+        if isinstance(reply, ResponseError) and not is_broken(reply):
+            raise reply
+
+
 def publish_command(
     prefix: str, log_id: int, state: LogState, complete_until_us: int, log_end: int
 ) -> Command:
@@ -140,9 +150,16 @@ def publish_command(
 
 
 def trim_command(prefix: str, log_id: int, generation: int, base_step: int, seen_step: int) -> Command:
-    """Takes one piece of what lies at or before these steps away; answers {'OK', '1'} while there is more."""
+    """Takes one piece of what lies at or before these steps away; `trims_on` tells what its answer means."""
     payload = [base_step, seen_step, TRIM_PAGES, TRIM_USERS, SWEEP_STEPS]
     return script("trim", prefix, log_id, generation, payload)
+
+
+def trims_on(reply: Reply, calls: int) -> bool:
+    """Whether trimming a log goes on at once, after so many calls in this tick: a sweep over users takes its time."""
+    if reply[1] == b"SWEEP":
+        return calls * TRIM_USERS * SWEEP_TICKS < reply[2]
+    return reply[1] == b"1"
 
 
 def scrub_command(

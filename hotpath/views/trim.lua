@@ -1,7 +1,8 @@
 -- Takes what has left the windows out of the views, one bounded piece a call. ARGV: generation, payload.
--- payload: {base_step, seen_step, pages a call, users a call, steps a sweep}. Returns {'OK', '1'} while more is to be
--- done. The borders move first, so that a reader whose window begins before them knows to look again; the hash of a
--- step empties together with `pages`, so that their sums agree after each call.
+-- payload: {base_step, seen_step, pages a call, users a call, steps a sweep}. Returns {'OK', '0'} when all is done,
+-- {'OK', '1'} while pages are to be taken away, {'OK', 'SWEEP', users} while so many are swept. The borders move first,
+-- so that a reader whose window begins before them knows to look again; the hash of a step empties together with
+-- `pages`, so that their sums agree after each call.
 -- Users are swept, all of them in the order of their bytes, once seen_step has come so many steps on since the last
 -- sweep began (`swept`); `cursor` is how far a sweep has come, and there while one is under way.
 local live = live_generation()
@@ -35,7 +36,7 @@ if step_key then
     end
   end
   if whole then redis.call('DEL', step_key) end
-  if redis.call('EXISTS', step_key) == 0 then redis.call('ZREM', steps_key, steps[1]) end
+  if whole or redis.call('EXISTS', step_key) == 0 then redis.call('ZREM', steps_key, steps[1]) end
   return { 'OK', '1' }
 end
 
@@ -44,38 +45,29 @@ if not cursor then
   if seen_step < swept + sweep_steps then return { 'OK', '0' } end
   swept, cursor = seen_step, ''
 end
--- Of the sessions of a record: their newest step, how many are after step W, how many there are, and a record of those
--- after W; nil when it is none.
-local function trimmed(record, W)
-  if not record then return nil end
-  local newest, after, stored, kept, at, run = 0, 0, 0, '', 1, 1
+-- A record less its sessions up to step W.
+local function cut(record, W)
+  local kept, at = '', 1
   repeat
     local step, _, last = session_at(record, at)
-    if not step then return nil end
-    if step > newest then newest = step end
-    if step > W then
-      after = after + 1
-    else
-      if run < at then kept = kept .. string.sub(record, run, at - 1) end
-      run = last + 1
-    end
-    stored, at = stored + 1, last + 1
+    if step > W then kept = kept .. string.sub(record, at, last) end
+    at = last + 1
   until at > #record
-  return newest, after, stored, kept .. string.sub(record, run)
+  return kept
 end
 
 local users, records = users_after(live, cursor, users_max)
 local gone, unranked, kept, ranks = {}, {}, {}, {}
 local newest = {} -- step -> users fewer
 for i, user in ipairs(users) do
-  local last_seen, after, stored, left = trimmed(records[i], seen_step)
+  local last_seen, after, stored = counts_of(records[i], seen_step)
   if not last_seen then return { 'BROKEN', seen_key } end
   if after == 0 then
     gone[#gone + 1] = user
     newest[last_seen] = (newest[last_seen] or 0) - 1
   elseif after < stored then
     kept[#kept + 1] = user
-    kept[#kept + 1] = left
+    kept[#kept + 1] = cut(records[i], seen_step)
     if after > 1 then
       ranks[#ranks + 1] = -after
       ranks[#ranks + 1] = user
@@ -100,4 +92,4 @@ if #users < users_max then
   return { 'OK', '0' }
 end
 redis.call('HSET', state_key, 'cursor', users[#users])
-return { 'OK', '1' }
+return { 'OK', 'SWEEP', redis.call('HLEN', seen_key) }

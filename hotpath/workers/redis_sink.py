@@ -11,65 +11,32 @@ Each log is in one of three phases::
        └── connection lost ─────┴───────── healer is done ──────┘
 
 Blocks of a log that is not LIVE wait in the ring while it has room (`is_ready`), and are left to the healer then, which
-reads the same rows in Postgres.
+reads the same rows in Postgres. What is due once a second is in redis_upkeep.py.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 
 import numpy as np
 import redis
-from redis.exceptions import ResponseError
 
 from hotpath import clock
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
-from hotpath.views import link, progress, store
+from hotpath.views import link, store
 from hotpath.views.acknowledged import SESSIONS_MAX, Acknowledged
 from hotpath.views.fold import LogChanges, fold_block
 from hotpath.views.healer import LOG_INTERVAL_S, Healer
 from hotpath.views.postgres import Request
 from hotpath.views.store import LogState, Outcome
+from hotpath.workers.live_log import LiveLog, Phase
+from hotpath.workers.redis_upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
-TRIM_BUDGET_S = 0.1
-"""Longest a tick spends on trimming: blocks wait meanwhile, what is left waits for the next tick."""
-
-
-class Phase(Enum):
-    UNKNOWN = 0
-    LIVE = 1
-    HEALING = 2
-
-
-@dataclass
-class _Log:
-    """What the sink knows of one log; `row` is its row of the log status."""
-
-    row: int
-    log_id: int
-    phase: Phase = Phase.UNKNOWN
-    state: LogState | None = None
-    complete_until_us: int = 0
-    complete_at: int = 0
-    """The offset up to which all must be applied for `complete_until_us` to be true."""
-    applied_at_tick: int = -1
-    due_at_tick: int = -1
-    """Where the views were to be at the last tick: before the oldest block that waits."""
-    scrubbed: tuple[bytes, bytes] = store.SCRUB_START
-    """How far the present generation's keys were looked through."""
-    acknowledged: Acknowledged = field(default_factory=Acknowledged)
-    """What the present generation is known to have; empty unless the phase is LIVE."""
-
-    def learn(self, until_us: int, applied: int) -> None:
-        """The views are complete until then when all below `applied` is in them."""
-        if until_us > self.complete_until_us:
-            self.complete_until_us, self.complete_at = until_us, applied
 
 
 class RedisSink:
@@ -89,10 +56,11 @@ class RedisSink:
         self._client = link.connect(settings.redis_url, settings.redis_timeout_s)
         sessions_max = SESSIONS_MAX // max(1, len(log_status))
         self._logs = [
-            _Log(row, int(log_id), acknowledged=Acknowledged(sessions_max))
+            LiveLog(row, int(log_id), acknowledged=Acknowledged(sessions_max))
             for row, log_id in enumerate(log_status["log_id"])
         ]
         self._healer = Healer(settings, [known.log_id for known in self._logs], background, clock_us)
+        self._upkeep = Upkeep(settings, self._client, log_status, self._settle)
         self._by_id = {known.log_id: known for known in self._logs}
         self._as_of_us: int | None = None
         self._retry_at = 0.0
@@ -148,10 +116,10 @@ class RedisSink:
         try:
             states = self._look_at(self._logs, others=True)
             self._notice_gaps(due_before)
-            self._publish(now_us)
+            self._upkeep.publish(self._logs, now_us)
             self._learn_as_of(states)
-            self._trim()
-            self._scrub()
+            self._upkeep.trim(self._logs, self._as_of_us)
+            self._upkeep.scrub(self._logs)
         except (redis.RedisError, OSError) as error:
             self._lose(error)
             return False
@@ -174,13 +142,13 @@ class RedisSink:
 
     # What the logs are
 
-    def _look_at(self, logs: list[_Log], others: bool = False) -> dict[int, LogState | None]:
+    def _look_at(self, logs: list[LiveLog], others: bool = False) -> dict[int, LogState | None]:
         """Read the states of `logs`, and of other workers' if `others`; own logs are adopted or given to the healer."""
         wanted = dict.fromkeys(known.log_id for known in logs)
         if others:
             wanted |= dict.fromkeys(self._healer.open_logs)
         replies = link.run(self._client, [link.state_script(self._prefix, log_id) for log_id in wanted])
-        self._refuse(replies)
+        store.refuse(replies)
         states = {log_id: store.parse_state(reply) for log_id, reply in zip(wanted, replies, strict=True)}
         missing = []
         for known in logs:
@@ -194,7 +162,7 @@ class RedisSink:
         self._ask(missing)
         return states
 
-    def _adopt(self, known: _Log, state: LogState) -> None:
+    def _adopt(self, known: LiveLog, state: LogState) -> None:
         if known.state is None or known.state.generation != state.generation:
             known.scrubbed = store.SCRUB_START
             known.acknowledged.clear()
@@ -205,7 +173,7 @@ class RedisSink:
         self._status["applied"][known.row] = state.applied
         self._status["complete_until_us"][known.row] = known.complete_until_us
 
-    def _ask(self, logs: list[_Log], rebuild: bool = False) -> None:
+    def _ask(self, logs: list[LiveLog], rebuild: bool = False) -> None:
         if not logs:
             return
         requests = []
@@ -287,43 +255,13 @@ class RedisSink:
                 known.acknowledged.clear()
             start = end
         self._settle(logs, outcomes)
-        self._refuse(replies)
+        store.refuse(replies)
 
-    def _advance(self, known: _Log, changes: LogChanges) -> None:
+    def _advance(self, known: LiveLog, changes: LogChanges) -> None:
         watermark_s = max(known.state.watermark_s, changes.watermark_s)
         known.state = replace(known.state, applied=changes.next_offset, watermark_s=watermark_s)
         self._status["applied"][known.row] = changes.next_offset
         known.acknowledged.add(changes.session_hashes, changes.seen_steps, known.state.seen_step)
-
-    # Once a second
-
-    def _publish(self, now_us: int) -> None:
-        # Of a log that is ahead of Postgres nothing may be said: it is about to be rebuilt with less.
-        committed = self._status["committed"]
-        live = [
-            known
-            for known in self._logs
-            if known.phase is Phase.LIVE and known.state.applied <= committed[known.row]
-        ]
-        commands = []
-        for known in live:
-            until_us = self._complete_until(known, now_us)
-            known.learn(until_us, known.state.applied)
-            # Where Redis has lost some of it, that is yet to come back.
-            if known.state.applied >= known.complete_at:
-                until_us = known.complete_until_us
-            self._status["complete_until_us"][known.row] = known.complete_until_us
-            log_end = int(self._status["log_end"][known.row])
-            commands.append(store.publish_command(self._prefix, known.log_id, known.state, until_us, log_end))
-        replies = link.run(self._client, commands)
-        self._settle(live, [store.outcome_of([reply]) for reply in replies])
-        self._refuse(replies)
-
-    def _complete_until(self, known: _Log, now_us: int) -> int:
-        # The moment before its offset: the other way round it might belong to a later offset (see control.py).
-        ended_at_us = int(self._status["ended_at_us"][known.row])
-        ended_offset = int(self._status["ended_offset"][known.row])
-        return progress.complete_until_us(known.state, ended_at_us, ended_offset, now_us)
 
     def _learn_as_of(self, states: dict[int, LogState | None]) -> None:
         """as_of over all logs, as the states said; it stays unknown until every log has one."""
@@ -332,61 +270,11 @@ class RedisSink:
         least = min(states[log_id].complete_until_us for log_id in self._healer.open_logs)
         self._as_of_us = max(least, self._as_of_us or 0)
 
-    def _trim(self) -> None:
-        left = [known for known in self._logs if known.phase is Phase.LIVE]
-        borders = {
-            known.log_id: progress.borders(self._settings, known.state, self._as_of_us) for known in left
-        }
-        deadline = time.monotonic() + TRIM_BUDGET_S
-        while left and time.monotonic() < deadline:
-            replies = link.run(
-                self._client,
-                [
-                    store.trim_command(
-                        self._prefix, known.log_id, known.state.generation, *borders[known.log_id]
-                    )
-                    for known in left
-                ],
-            )
-            self._settle(left, [store.outcome_of([reply]) for reply in replies])
-            self._refuse(replies)
-            left = [
-                known
-                for known, reply in zip(left, replies, strict=True)
-                if known.phase is Phase.LIVE and reply[1] == b"1"
-            ]
-
-    def _scrub(self) -> None:
-        """Look through a piece of each log: who damages a key under an idle user is noticed by nothing else."""
-        live = [known for known in self._logs if known.phase is Phase.LIVE]
-        replies = link.run(
-            self._client,
-            [
-                store.scrub_command(
-                    self._prefix, known.log_id, known.state.generation, known.scrubbed, len(live)
-                )
-                for known in live
-            ],
-        )
-        outcomes = [store.outcome_of([reply]) for reply in replies]
-        for known, reply, outcome in zip(live, replies, outcomes, strict=True):
-            if outcome is Outcome.APPLIED:
-                known.scrubbed = (reply[1], reply[2])
-        self._settle(live, outcomes)
-        self._refuse(replies)
-
-    def _settle(self, logs: list[_Log], outcomes: list[Outcome]) -> None:
+    def _settle(self, logs: list[LiveLog], outcomes: list[Outcome]) -> None:
         """Have the healer look at logs whose scripts did not find what they should."""
         found = list(zip(logs, outcomes, strict=True))
         self._ask([known for known, outcome in found if outcome is Outcome.BROKEN], rebuild=True)
         self._ask([known for known, outcome in found if outcome is Outcome.ELSEWHERE])
-
-    @staticmethod
-    def _refuse(replies: list[link.Reply]) -> None:
-        """Raise an error reply that means that Redis cannot work now."""
-        for reply in replies:
-            if isinstance(reply, ResponseError) and not store.is_broken(reply):
-                raise reply
 
     def _lose(self, error: Exception) -> None:
         """Let Redis go: note what is no longer known, and when to try again."""

@@ -10,7 +10,7 @@ from hotpath.errors import Fenced
 from hotpath.events import EventClass
 from hotpath.views import fold, keys, link, refill, store
 from hotpath.views.store import LogState, parse_state
-from hotpath.workers import redis_sink
+from hotpath.workers import redis_upkeep
 from tests.support.blocks import NOON_US, Event
 from tests.support.live_views import World
 from tests.support.pipeline import wait_until
@@ -305,11 +305,31 @@ def test_looking_for_damage_goes_round_and_finds_none_in_whole_views(world, monk
     # Once more while the users leave.
     world.at_end(NOON_US + 3_000 * SECOND_US)
     users = keys.part("hotpath", world.log_ids[0], state_of(world, 0).generation, "users")
-    monkeypatch.setattr(redis_sink, "TRIM_BUDGET_S", 0.002)
+    monkeypatch.setattr(redis_upkeep, "TRIM_BUDGET_S", 0.002)
     wait_until(
         lambda: look(NOON_US + 3_000 * SECOND_US) and not world.redis.exists(users), "the users have left"
     )
     assert world.sink.heals == heals
+
+
+def test_a_sweep_over_users_who_left_takes_its_time_and_pages_do_not(world, monkeypatch):
+    monkeypatch.setattr(store, "TRIM_USERS", 10)
+    monkeypatch.setattr(store, "TRIM_PAGES", 1)
+    monkeypatch.setattr(store, "SWEEP_TICKS", 10)
+    idle_users(world)
+    later_us = NOON_US + 3_000 * SECOND_US
+    world.at_end(later_us)
+    generation = state_of(world, 0).generation
+    users, steps = (keys.part("hotpath", world.log_ids[0], generation, name) for name in ("users", "steps"))
+    assert world.sink.tick(later_us)  # publishes the as_of that the next ones trim by
+    left = [world.redis.zcard(users)]
+    while left[-1]:
+        assert world.sink.tick(later_us)
+        left.append(world.redis.zcard(users))
+        assert not world.redis.exists(steps)
+        assert left[-2] - left[-1] <= 30, left  # a tenth of all who were there
+    assert len(left) > 10
+    assert check(world) is not None
 
 
 def test_a_flushed_redis_has_its_views_again(world):

@@ -19,6 +19,7 @@ from hotpath.workers import (
     postgres_session,
     process,
     redis_sink,
+    redis_upkeep,
     sink_threads,
     source,
     topic_watch,
@@ -61,8 +62,9 @@ def _stop_event(_: int) -> scheduler.Event:
 
 def _stand_ins() -> list[tuple[object, str, Any]]:
     time, threading = scheduler.Time, scheduler.Threading
-    modules = (clock, control, healer, rebuild, postgres_session, process, pipeline, redis_sink, sink_threads)
-    found: list[tuple[object, str, Any]] = [(m, "time", time) for m in (*modules, source, topic_watch)]
+    sinks = (postgres_session, redis_sink, redis_upkeep, sink_threads, topic_watch)
+    modules = (clock, control, healer, rebuild, process, pipeline, source, *sinks)
+    found: list[tuple[object, str, Any]] = [(m, "time", time) for m in modules]
     found += [(m, "threading", threading) for m in (healer, sink_threads, topic_watch)]
     found += [
         (healer, "queue", scheduler.Queue),
