@@ -19,7 +19,7 @@ if before ~= '' and before ~= state[3] then return { 'TORN', '' } end
 local floor = tonumber(state[2])
 local seen_key = key(generation, 'seen')
 local stored = redis.call('HMGET', seen_key, unpack(users))
-local sub = string.sub
+local find, sub = string.find, string.sub
 local packed = {} -- step -> its four bytes
 for _, step in ipairs(steps) do
   if not packed[step] then packed[step] = struct.pack('>I4', step) end
@@ -43,22 +43,23 @@ local function put(user, record)
 end
 
 -- A record of several sessions, or of another one: with the step of `session` raised, or with it added; nil when it is
--- no record.
+-- no record. No string is made of what is only looked at.
 local function raised(user, record, session, step)
-  local known = sessions_of(record)
-  if not known then return nil end
-  local last_seen, at = counts_of(record, 0), 1
-  for i = 1, #known, 2 do
-    local after_id = at + 5 + #known[i + 1]
-    if sub(record, at + 4, after_id - 1) == session then
-      if known[i] >= step then return record end
-      if step > last_seen then move(last_seen, step) end
-      return sub(record, 1, at - 1) .. packed[step] .. sub(record, at + 4)
-    end
-    at = after_id
-  end
+  local found = find(record, session, 5, true)
+  local last_seen, count, at = 0, 0, 1
+  local known, place -- the step of `session`, and where it stands
+  repeat
+    local of, _, last = session_at(record, at)
+    if not of then return nil end
+    if found and found < at + 4 then found = find(record, session, at + 4, true) end -- that was within another one
+    if found == at + 4 then known, place = of, at end
+    if of > last_seen then last_seen = of end
+    count, at = count + 1, last + 1
+  until at > #record
+  if known and known >= step then return record end
   if step > last_seen then move(last_seen, step) end
-  ranked[user] = -(#known / 2 + 1)
+  if known then return sub(record, 1, place - 1) .. packed[step] .. sub(record, place + 4) end
+  ranked[user] = -(count + 1)
   return record .. packed[step] .. session
 end
 
@@ -71,7 +72,7 @@ for i, user in ipairs(users) do
       added[#added + 1] = user
       move(nil, step)
       put(user, packed[step] .. session)
-    elseif sub(record, 5) == session then
+    elseif #record == #session + 4 and sub(record, 5) == session then
       -- Nearly all: a user with one session, this one.
       local known = session_at(record, 1)
       if step > known then

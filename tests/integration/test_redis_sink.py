@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hotpath.errors import Fenced
 from hotpath.events import EventClass
-from hotpath.views import fold, keys, link, refill, store
+from hotpath.views import contents, fold, keys, link, refill, store
 from hotpath.views.store import LogState, parse_state
 from hotpath.workers import redis_upkeep
 from tests.support.blocks import NOON_US, Event
@@ -330,6 +330,23 @@ def test_a_sweep_over_users_who_left_takes_its_time_and_pages_do_not(world, monk
         assert left[-2] - left[-1] <= 30, left  # a tenth of all who were there
     assert len(left) > 10
     assert check(world) is not None
+
+
+@pytest.mark.parametrize("order", ["XYYXZ", "YXXYZ", "XZYZY", "ZYXYX"])
+def test_sessions_that_stand_within_another_ones_id_are_told_apart(world, order):
+    # Records hold each session_id behind its length; 97 is the letter a.
+    sessions = {"X": "ba" + 97 * "z", "Y": 97 * "z", "Z": 96 * "z"}
+    for offset, name in enumerate(order):
+        now_us = NOON_US + offset * 10 * SECOND_US
+        event = Event(offset, 0, EventClass.ACCEPTED, now_us, "u", session_id=sessions[name])
+        world.run([event], now_us)
+        generation = state_of(world, 0).generation
+        record = world.redis.hget(keys.part("hotpath", world.log_ids[0], generation, "seen"), "u")
+        assert dict(contents.sessions_of(record)) == {
+            sessions[known].encode(): keys.step_of(NOON_US) + order[: offset + 1].rindex(known)
+            for known in order[: offset + 1]
+        }
+    assert check(world) == now_us
 
 
 def test_a_flushed_redis_has_its_views_again(world):
