@@ -259,7 +259,7 @@ MUTANTS = (
     _mutant(
         "trimmed-too-far",
         "trimming takes users of a step inside the window",
-        lambda: in_script("trim", "trimmed(records[i], seen_step)", "trimmed(records[i], seen_step + 1)"),
+        lambda: in_script("trim", "counts_of(records[i], seen_step)", "counts_of(records[i], seen_step + 1)"),
     ),
     _mutant(
         "complete-too-early",

@@ -16,7 +16,8 @@ MEMBERS = st.sampled_from([b"", b"k", b"m", b"\xff", b"m\0"])
 COUNTS = st.sampled_from(
     [b"1", b"2", b"-3", b"0", b"12", b"9223372036854775807", b"-0", b"+1", b"1.5", b" 1", b"x", b""]
 )
-SCORES = st.sampled_from([b"0", b"1", b"-2", b"2.5", b"1e3", b"-0", b"inf", b"-inf", b"1", b"2", b"x"])
+# Without the negative zero, which Redis writes as -0 and Valkey as 0.
+SCORES = st.sampled_from([b"0", b"1", b"-2", b"2.5", b"1e3", b"inf", b"-inf", b"1", b"2", b"x"])
 BORDERS = st.sampled_from([b"0", b"(0", b"1", b"(1", b"-2", b"(2.5", b"-inf", b"+inf", b"inf", b"(inf", b"x"])
 PLACES = st.integers(-4, 4)
 
@@ -139,15 +140,14 @@ def _scanned(connection: redis.Connection, pattern: bytes) -> list[bytes]:
 
 
 def comparable(command: Command, reply: Any) -> Any:
-    """A reply without what Redis leaves open: the order in which it scans, words of errors, how scores are written."""
+    """A reply without what Redis leaves open: the order in which it scans, and the words of errors."""
     if isinstance(reply, ResponseError):
         return "WRONGTYPE" in str(reply), is_broken(reply)
     if command[0] == "SCAN":
         return sorted(reply)
     if command[0] in ("HSCAN", "ZSCAN"):
         cursor, flat = reply
-        values = map(float, flat[1::2]) if command[0] == "ZSCAN" else flat[1::2]
-        return cursor, dict(zip(flat[::2], values, strict=True))
+        return cursor, dict(zip(flat[::2], flat[1::2], strict=True))
     return reply
 
 
