@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -36,13 +37,24 @@ def once(*arguments: str, **settings: str) -> subprocess.CompletedProcess:
     )
 
 
+def _obey_ctrl_c() -> None:
+    """As in a terminal: tests that a shell runs in the background, and all that they start, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """The command in a terminal of its own."""
 
     def __init__(self, *arguments: str) -> None:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [*TOP, *arguments], env=environment(), cwd=ROOT, stdin=slave, stdout=slave, start_new_session=True
+            [*TOP, *arguments],
+            env=environment(),
+            cwd=ROOT,
+            stdin=slave,
+            stdout=slave,
+            start_new_session=True,
+            preexec_fn=_obey_ctrl_c,
         )
         os.close(slave)
         self.seen = ""
