@@ -19,8 +19,8 @@ from hotpath.settings import Settings
 
 FLUSH_DEADLINE_S = 90
 LINGER_MS = 50
-"""Ten times what producers take by default: one that sends 100,000 events/s over 16 partitions has 30 messages in each
-request then, and its requests, not the pipeline, use up the machine."""
+"""Ten times what producers take by default, which leaves 100,000 events/s over 16 partitions 30 messages a request: the
+producer's requests, not the pipeline, would use up the machine."""
 HELD_PAUSE_S = 0.01
 
 

@@ -142,8 +142,7 @@ def _compare_newest(found: Found, before: Newest, after: Newest) -> None:
 
 def _state(client: redis.Redis, prefix: str, log_id: int) -> LogState | None:
     (reply,) = run(client, [state_script(prefix, log_id)])
-    if isinstance(reply, ResponseError) and not store.is_broken(reply):
-        raise reply
+    store.refuse([reply])
     return store.parse_state(reply)
 
 
