@@ -219,7 +219,7 @@ class Worker(Reply):
     stage_cpu_s: dict[str, Rate] | None = Field(None, description="CPU seconds by stage")
     routing: Routing | None = None
     bot_counts_bytes: Count | None = None
-    acknowledged_bytes: Count | None = None
+    slots_bytes: Count | None = None
     assignments: Count | None = Field(None, description="times it took partitions over")
     fenced: Count | None = Field(None, description="times it found a partition taken over by another")
     held_back: Count | None = Field(None, description="partitions of the group that it does not take yet")

@@ -59,14 +59,14 @@ def worker_figures(status: dict) -> list[dict[str, object]]:
     """What a bench needs of the supervisor's /status, worker by worker: the only place that knows its names.
 
     `stage_cpu_s` (stage to CPU seconds since the worker began), `cpu_s` (of the whole process), `rss_bytes`,
-    `bot_counts_bytes`, `acknowledged_bytes`, `received`, `restarts`, `redis_heals` (logs brought back from Postgres).
+    `bot_counts_bytes`, `slots_bytes`, `received`, `restarts`, `redis_heals` (logs brought back from Postgres).
     """
     names = (
         "stage_cpu_s",
         "cpu_s",
         "rss_bytes",
         "bot_counts_bytes",
-        "acknowledged_bytes",
+        "slots_bytes",
         "received",
         "restarts",
         "redis_heals",
@@ -84,9 +84,9 @@ class Watch:
     applied_s: float = 0.0
     rss_bytes_max: int = 0
     bot_counts_bytes_max: int = 0
-    acknowledged_bytes_max: int = 0
+    slots_bytes_max: int = 0
     memory: list[tuple[float, int]] = field(default_factory=list)
-    """(seconds, bytes of the largest worker beside its bot counts and acknowledged sessions), four times a second."""
+    """(seconds, bytes of the largest worker beside its bot counts and known sessions), four times a second."""
     workers: list[dict[str, object]] = field(default_factory=list)  # as last seen
 
     def steady_rate(self, events: int, until_s: float) -> float:
@@ -188,12 +188,12 @@ def _look_at_workers(running: Supervised, seen: Watch, now: float) -> None:
         [seen.bot_counts_bytes_max, *(worker["bot_counts_bytes"] for worker in seen.workers)]
     )
     # What grows with people and sessions inside the windows is told by itself; all else must be flat.
-    learned = ("bot_counts_bytes", "acknowledged_bytes")
+    learned = ("bot_counts_bytes", "slots_bytes")
     beside = max(
         (worker["rss_bytes"] - sum(worker[name] for name in learned) for worker in seen.workers), default=0
     )
-    acknowledged = [worker["acknowledged_bytes"] for worker in seen.workers]
-    seen.acknowledged_bytes_max = max([seen.acknowledged_bytes_max, *acknowledged])
+    known = [worker["slots_bytes"] for worker in seen.workers]
+    seen.slots_bytes_max = max([seen.slots_bytes_max, *known])
     seen.memory.append((now, beside))
 
 
@@ -319,7 +319,7 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         "server_us": servers_us,
         "worker_rss_mib_max": round(seen.rss_bytes_max / 2**20, 1),
         "bot_counts_mib_max": round(seen.bot_counts_bytes_max / 2**20, 1),
-        "acknowledged_mib_max": round(seen.acknowledged_bytes_max / 2**20, 1),
+        "slots_mib_max": round(seen.slots_bytes_max / 2**20, 1),
         "worker_mib_by_quarter": memory_by_quarter(seen),
         "raw_copy": raw,
         "ratio_to_raw_copy": round(committed_per_s / raw["rows_per_s"], 3),

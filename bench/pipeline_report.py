@@ -25,7 +25,7 @@ def table(result: dict[str, object]) -> Table:
         f"whole process {result['worker_process_us']}",
         "server CPU µs/event": figures(result["server_us"]),
         "worker memory": f"{result['worker_rss_mib_max']} MiB at most, "
-        f"of which bot counts {result['bot_counts_mib_max']}, acknowledged sessions {result['acknowledged_mib_max']}; "
+        f"of which bot counts {result['bot_counts_mib_max']}, known sessions {result['slots_mib_max']}; "
         "beside those, by quarter of the run: " + ", ".join(map(str, result["worker_mib_by_quarter"])),
         "raw COPY": f"{raw['rows_per_s']:,} rows/s by {raw['writers']} writers; "
         f"pipeline / raw = [bold]{result['ratio_to_raw_copy']}[/bold]",

@@ -1,7 +1,7 @@
 """Redis alone: the changes of the topic's messages, applied once more by one client, with nothing beside it.
 
 What a server cannot do without for these views as they are stored now: the same rows, folded in blocks of the same
-size, what was acknowledged left out as a worker does, sent by the same commands, under a prefix of their own. No gaps,
+size, by slots where those are known as a worker does, sent by the same commands, under a prefix of their own. No gaps,
 no trimming, no readers.
 """
 
@@ -18,8 +18,8 @@ from hotpath.settings import PipelineSettings, Settings
 from hotpath.shm.block import Block
 from hotpath.shm.control import CONTROL_DTYPE, LOG_STATUS_DTYPE
 from hotpath.views import keys, link, store
-from hotpath.views.acknowledged import Acknowledged
 from hotpath.views.fold import fold_block
+from hotpath.views.slots import SLOTS_MAX, Slots
 from hotpath.views.store import LogState, Outcome
 from hotpath.workers.bots import BotCounts
 from hotpath.workers.classify import classify_chunk, payload_room
@@ -75,7 +75,7 @@ class Replay:
         )
         self._counts = [BotCounts(settings.bot_page_views_max, settings.late_max_s) for _ in handles]
         self._room = payload_room(0)
-        self._acknowledged = [Acknowledged() for _ in handles]
+        self._slots = [Slots() for _ in handles]
         self.events = 0
         self.apply_cpu_s = 0.0
         """CPU of folding and sending, of this thread."""
@@ -84,6 +84,9 @@ class Replay:
         logs["first_offset"] = logs["next_offset"] = [handle.next_offset for handle in handles]
         for handle in handles:
             _make_live(client, prefix, handle)
+        commands = [store.slots_command(prefix, handle.log_id, GENERATION, SLOTS_MAX) for handle in handles]
+        for slots, (_, ticket, count, steps) in zip(self._slots, link.run(client, commands), strict=True):
+            slots.load(ticket.decode(), count, steps)
 
     def take(self, chunk: Chunk) -> None:
         block = self._block
@@ -110,16 +113,18 @@ class Replay:
         began_s = time.thread_time()
         block = self._block
         logs = block.logs[: block.log_count]
-        work = fold_block(
-            block, dict(enumerate(logs["first_offset"].tolist())), dict(enumerate(self._acknowledged))
-        )
-        commands = [store.change_commands(self._prefix, GENERATION, changes) for changes in work]
+        work = fold_block(block, dict(enumerate(logs["first_offset"].tolist())), dict(enumerate(self._slots)))
+        commands = [
+            store.change_commands(self._prefix, GENERATION, changes, slots=slots)
+            for slots, changes in zip(self._slots, work, strict=False)
+        ]
         replies = iter(link.run(self._client, [command for of_log in commands for command in of_log]))
-        for known, changes, of_log in zip(self._acknowledged, work, commands, strict=False):
-            outcome = store.outcome_of([next(replies) for _ in of_log])
-            if outcome is not Outcome.APPLIED:
-                raise WorkersFailed(f"Redis did not take the changes: {outcome.value}")
-            known.add(changes.session_hashes, changes.seen_steps, 0)
+        for slots, changes, of_log in zip(self._slots, work, commands, strict=False):
+            answers = [next(replies) for _ in of_log]
+            places = store.places_of(answers)
+            if store.outcome_of(answers) is not Outcome.APPLIED or places is None:
+                raise WorkersFailed(f"Redis did not take the changes: {answers[-1]}")
+            slots.learn(changes.session_hashes, changes.seen_steps, places)
         self.apply_cpu_s += time.thread_time() - began_s
         block.clear()
         logs["first_offset"] = logs["next_offset"]

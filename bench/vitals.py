@@ -78,7 +78,7 @@ class Vitals:
             "redis_lag_events": sum(worker.get("redis_lag_events", 0) for worker in status["workers"]),
             "restarts": sum(worker.get("restarts", 0) for worker in status["workers"]),
             "bot_counts_mib": _mib(sum(worker.get("bot_counts_bytes", 0) for worker in status["workers"])),
-            "acknowledged_mib": _mib(sum(each.get("acknowledged_bytes", 0) for each in status["workers"])),
+            "slots_mib": _mib(sum(each.get("slots_bytes", 0) for each in status["workers"])),
             "postgres_mib": _mib(size),
             "events_mib": _mib(events),
             "other_tables_mib": _mib(others),
@@ -92,7 +92,7 @@ class Vitals:
         found |= {f"memory {name}, MiB": _mib(each) for name, each in used.items()}
         # What windows hold by their nature, by user and by session, is told by itself.
         workers = _mib(sum(each for name, each in used.items() if name.startswith("worker")))
-        beside = workers - found["bot_counts_mib"] - found["acknowledged_mib"]
+        beside = workers - found["bot_counts_mib"] - found["slots_mib"]
         return found | {"workers_beside_counts_mib": round(beside, 1)}
 
 

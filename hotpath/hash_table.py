@@ -65,6 +65,18 @@ class HashTable:
 
     def values_of(self, keys: np.ndarray) -> np.ndarray:
         """The value of each key (int64, none 0), 0 where there is none; nothing is made."""
+        slots, found = self._find(keys)
+        values = self.values[slots]
+        values[found != keys] = 0
+        return values
+
+    def zero(self, keys: np.ndarray) -> None:
+        """Make the values of these keys (int64, none 0) 0, where they are in it."""
+        slots, found = self._find(keys)
+        self.values[slots[found == keys]] = 0
+
+    def _find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The slot at which the search for each key ends, and the key that is there, 0 for none."""
         mask = self.keys.size - 1
         slots = keys & mask
         found = self.keys[slots]
@@ -74,9 +86,7 @@ class HashTable:
             slots[pending] = next_slots
             found = self.keys[next_slots]
             pending = pending[(found != keys[pending]) & (found != 0)]
-        values = self.values[slots]
-        values[self.keys[slots] != keys] = 0
-        return values
+        return slots, self.keys[slots]
 
     def is_room_for(self, more: int) -> bool:
         """Whether `more` keys fit without growing."""

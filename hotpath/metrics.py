@@ -48,7 +48,7 @@ class WorkerMetrics(Collector):
                 ("fenced", CounterMetricFamily, "times another had taken a log over"),
                 ("held_back", GaugeMetricFamily, "partitions of the group that it does not take (yet)"),
                 ("bot_counts_bytes", GaugeMetricFamily, "memory of the bot counts"),
-                ("acknowledged_bytes", GaugeMetricFamily, "memory of the sessions that Redis has"),
+                ("slots_bytes", GaugeMetricFamily, "memory of what is known of sessions in Redis"),
                 ("routing_sampled", CounterMetricFamily, "messages whose key was checked"),
                 ("routing_wrong_key", CounterMetricFamily, "of these, not keyed by user_id"),
                 ("routing_wrong_partition", CounterMetricFamily, "of these, not in their key's partition"),

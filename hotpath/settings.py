@@ -166,7 +166,10 @@ class PipelineSettings(Settings):
     status_host: str = Field("127.0.0.1", description="where /metrics, /healthz and /status are served")
     status_port: int = Field(9464, ge=0, le=65_535, description="their port; 0 takes any free one")
     flush_interval_ms: int = Field(
-        200, ge=1, le=60_000, description="longest time an event waits for its block to be flushed"
+        200,
+        ge=1,
+        le=60_000,
+        description="longest time an event waits for its block to be flushed; 2.5 times as long from 5,000 events on",
     )
     block_rows_max: int = Field(
         32_768,

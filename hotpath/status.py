@@ -105,7 +105,7 @@ def worker_status(seat: Seat, rates: Rates) -> dict[str, object]:
                 name: int(page[f"routing_{name}"]) for name in ("sampled", "wrong_key", "wrong_partition")
             },
             "bot_counts_bytes": int(page["bot_counts_bytes"]),
-            "acknowledged_bytes": int(page["acknowledged_bytes"]),
+            "slots_bytes": int(page["slots_bytes"]),
             "assignments": int(page["assignments"]),
             "fenced": int(page["fenced"]),
             "held_back": int(page["held_back"]),

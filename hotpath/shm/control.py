@@ -62,7 +62,7 @@ CONTROL_DTYPE = np.dtype(
         ("redis_heartbeat_ns", np.int64),
         ("redis_away", np.int64),  # 1 while Redis does not answer
         ("redis_heals", np.int64),  # gaps filled and views rebuilt
-        ("acknowledged_bytes", np.int64),  # what is remembered of sessions that Redis has
+        ("slots_bytes", np.int64),  # what is known of sessions in Redis
         # each stage its own thread
         ("stage_cpu_ns", np.int64, (len(STAGES),)),
         # the ring's cursors; see ring.py for their writers

@@ -75,11 +75,11 @@ class Newest:
 
 
 def sessions_of(record: bytes) -> list[tuple[bytes, int]]:
-    """(session_id, last-seen step) of a record of `seen`; empty when it is none."""
+    """(session_id, slot) of a record of `seen`; empty when it is none."""
     found, at = [], 0
     while at + 5 < len(record):
         end = at + 5 + record[at + 4]
-        found.append((record[at + 5 : end], int.from_bytes(record[at : at + 4], "big")))
+        found.append((record[at + 5 : end], int.from_bytes(record[at : at + 4], "little")))
         at = end
     return found if at == len(record) and all(session for session, _ in found) else []
 
@@ -111,6 +111,7 @@ def read_log(client: redis.Redis, prefix: str, log_id: int, log: str) -> Found:
         if found.after is not None and found.after.generation == found.before.generation:
             if reader.newest is not None and found.unread <= {"pages"}:
                 _compare_newest(found, *reader.newest)
+                _compare_slots(found, reader.slots, reader.free)
             return found
     raise Unavailable(f"the views of {log} were rebuilt {ATTEMPTS} times while they were read; try again")
 
@@ -138,6 +139,25 @@ def _compare_newest(found: Found, before: Newest, after: Newest) -> None:
         found.fault(
             "newest", "users of all steps", f"{after.records}, as in `seen`", sum(after.users.values())
         )
+
+
+def _compare_slots(found: Found, slots: dict[tuple[bytes, bytes], int], free: list[bytes]) -> None:
+    """Hold the sessions' slots against each other, and against those that the next ones will get.
+
+    Only of sessions inside the window: another's slot may have been given away while they were read.
+    """
+    owners: dict[int, str] = {}
+    for pair, slot in slots.items():
+        if found.sessions[pair] > found.after.seen_step:
+            name = " ".join(map(text, pair))
+            if slot in owners:
+                found.fault("slots", f"slot {slot}", f"that of {owners[slot]} alone", f"that of {name}, too")
+            owners[slot] = name
+    for member in free:
+        if not member.isdigit():
+            found.fault("free", text(member), "the number of a slot", "another member")
+        elif int(member) in owners:
+            found.fault("free", f"slot {int(member)}", "a slot of nobody", f"that of {owners[int(member)]}")
 
 
 def _state(client: redis.Redis, prefix: str, log_id: int) -> LogState | None:
@@ -170,9 +190,20 @@ class _Reader:
         self._generation = generation
         self.newest: tuple[Newest, Newest] | None = None
         """Before and after the users were read; None when they cannot be."""
+        self.slots: dict[tuple[bytes, bytes], int] = {}
+        """(user_id, session_id) -> slot."""
+        self.free: list[bytes] = []
+        """The list `free`, once all users were read."""
 
     def read_users(self) -> None:
-        types = {"users": "zset", "seen": "hash", "newest": "hash", "ranked": "zset"}
+        types = {
+            "users": "zset",
+            "seen": "hash",
+            "slots": "string",
+            "free": "list",
+            "newest": "hash",
+            "ranked": "zset",
+        }
         wrong = [name for name, wanted in types.items() if not self._typed(name, wanted)]  # each is named
         if wrong:
             self._found.unread.add("users")
@@ -190,6 +221,7 @@ class _Reader:
                     return
                 for user, entry in zip(users, answer, strict=True):
                     self._add_user(user, *entry)
+        self.free = client.lrange(self._key("free"), 0, -1)
         after = self._newest()
         if before is not None and after is not None:
             self.newest = before, after
@@ -205,8 +237,8 @@ class _Reader:
             return None
         return Newest(records, dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    def _add_user(self, user: bytes, score: bytes, record: bytes, rank: bytes) -> None:
-        """`score` in users, `record` in seen, `rank` in ranked: empty where there is none."""
+    def _add_user(self, user: bytes, score: bytes, record: bytes, rank: bytes, *steps: int | bytes) -> None:
+        """`score` in users, `record` in seen, `rank` in ranked, steps of its sessions: empty where there is none."""
         found = self._found
         if not (score or record or rank):
             return  # trimmed meanwhile
@@ -215,14 +247,19 @@ class _Reader:
         sessions = sessions_of(record)
         if not sessions:
             found.fault("seen", text(user), "a record of sessions", repr(record)[1:] if record else "none")
-        if record and not sessions:
+        for (_, slot), step in zip(sessions, steps, strict=False):
+            if step == b"":
+                found.fault("slots", f"slot {slot} of {text(user)}", "a step", "none")
+        if record and (not sessions or b"" in steps):
             found.unread.add(f"sessions of {text(user)}")
+            return
         if sessions:
-            found.users[user] = max(step for _, step in sessions)
-        for session, step in sessions:
+            found.users[user] = max(steps)
+        for (session, slot), step in zip(sessions, steps, strict=False):
             if (user, session) in found.sessions:
                 found.fault("seen", text(user), "each session once", f"{text(session)} twice")
             found.sessions[(user, session)] = step
+            self.slots[(user, session)] = slot
         wanted = str(-len(sessions)) if len(sessions) > 1 else "none"
         here = str(int(float(rank))) if rank else "none"
         if wanted != here:

@@ -3,7 +3,8 @@
 local names = cmsgpack.unpack(ARGV[2])
 if live_generation() ~= ARGV[1] then return { 'MOVED' } end
 local types = {
-  state = 'hash', users = 'zset', seen = 'hash', newest = 'hash', ranked = 'zset', pages = 'zset', steps = 'zset',
+  state = 'hash', users = 'zset', seen = 'hash', slots = 'string', free = 'list', newest = 'hash', ranked = 'zset',
+  pages = 'zset', steps = 'zset',
 }
 local listed = { pages = { 'hash', 'steps' } }
 

@@ -2,7 +2,7 @@
 -- {'OK', users, step, users, step, users, ...}. ARGV: generation, payload {}.
 if live_generation() ~= ARGV[1] then return { 'MOVED' } end
 for _, name in ipairs({ 'seen', 'newest' }) do
-  if wrong_list(ARGV[1], { name }) then return { 'BROKEN', name } end
+  if not is_type(key(ARGV[1], name), 'hash') then return { 'BROKEN', name } end
 end
 local found = redis.call('HGETALL', key(ARGV[1], 'newest'))
 table.insert(found, 1, redis.call('HLEN', key(ARGV[1], 'seen')))

@@ -1,15 +1,24 @@
--- Users with all that is stored of them: {'OK', {score in users, record, rank}, ...} in their order, '' for what
--- there is not. ARGV: generation, payload {user, ...}.
+-- Users with all that is stored of them: {'OK', {score in users, record, rank, step, step, ...}, ...} in their order, with
+-- the steps of the record's sessions as far as it is one; '' for what there is not.
+-- ARGV: generation, payload {user, ...}.
 local users = cmsgpack.unpack(ARGV[2])
 if live_generation() ~= ARGV[1] then return { 'MOVED' } end
-for _, name in ipairs({ 'users', 'seen', 'ranked' }) do
-  if wrong_list(ARGV[1], { name }) then return { 'BROKEN', name } end
+for name, wanted in pairs({ users = 'zset', seen = 'hash', slots = 'string', ranked = 'zset' }) do
+  if not is_type(key(ARGV[1], name), wanted) then return { 'BROKEN', name } end
 end
 local scores = redis.call('ZMSCORE', key(ARGV[1], 'users'), unpack(users))
 local records = redis.call('HMGET', key(ARGV[1], 'seen'), unpack(users))
 local ranks = redis.call('ZMSCORE', key(ARGV[1], 'ranked'), unpack(users))
-local found = { 'OK' }
+local slots_key, found = key(ARGV[1], 'slots'), { 'OK' }
 for i = 1, #users do
-  found[i + 1] = { scores[i] or '', records[i] or '', ranks[i] or '' }
+  local record, at = records[i] or '', 1
+  local entry = { scores[i] or '', record, ranks[i] or '' }
+  while at <= #record do
+    local slot, _, last = session_at(record, at)
+    if not slot then break end
+    entry[#entry + 1] = step_in(slots_key, slot) or ''
+    at = last + 1
+  end
+  found[i + 1] = entry
 end
 return found

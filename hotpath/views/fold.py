@@ -15,8 +15,8 @@ import numpy as np
 
 from hotpath.events import TEXT_FIELDS, EventClass
 from hotpath.shm.block import Block
-from hotpath.views.acknowledged import Acknowledged
 from hotpath.views.keys import STEP_US
+from hotpath.views.slots import Slots
 
 PAIRS_MAX = 500
 """Distinct (step, page) pairs of one piece: a script adds them in 2 to 3 ms. 1,000 were over 5 on a busy machine,
@@ -27,6 +27,10 @@ _STEP_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: spre
 
 Counts = list[list]
 """[[step, [page_url, n, page_url, n, ...]], ...] with page_url as bytes."""
+
+
+def _none() -> np.ndarray:
+    return np.zeros(0, np.int64)
 
 
 @dataclass
@@ -45,7 +49,9 @@ class LogChanges:
     seen: [user_id, session_id, step, ...] flat, ids as bytes, one entry per (user, session).
     pieces: adjoining, from first_offset to next_offset; never none.
     watermark_s: greatest second of the log once all this is applied.
-    session_hashes, seen_steps: of the entries of `seen`, int64[n]; of a block's changes only.
+
+    Of a block's changes only, all int64: session_hashes, seen_steps: of the entries of `seen`. slots, slot_steps: of
+    the sessions whose slots are known and which are not in `seen`; the same one may come more than once.
     """
 
     log_id: int
@@ -54,8 +60,10 @@ class LogChanges:
     watermark_s: int
     seen: list
     pieces: list[CountPiece]
-    session_hashes: np.ndarray | None = None
-    seen_steps: np.ndarray | None = None
+    session_hashes: np.ndarray = field(default_factory=_none)
+    seen_steps: np.ndarray = field(default_factory=_none)
+    slots: np.ndarray = field(default_factory=_none)
+    slot_steps: np.ndarray = field(default_factory=_none)
 
 
 @dataclass
@@ -72,12 +80,11 @@ class _Draft:
 
 
 def fold_block(
-    block: Block, from_offsets: dict[int, int], acknowledged: dict[int, Acknowledged] | None = None
+    block: Block, from_offsets: dict[int, int], slots: dict[int, Slots] | None = None
 ) -> list[LogChanges]:
     """Changes by the accepted rows of some of the block's logs (indexes into `block.logs`), in their order.
 
-    from_offsets: the offset of each from which on its rows count. acknowledged: what Redis is known to have of each,
-    which is left out of `seen`; None: nothing.
+    from_offsets: the offset of each from which on its rows count. slots: what is known of each; None: nothing.
     """
     starts = np.full(block.logs.size, np.iinfo(np.int64).max)
     starts[list(from_offsets)] = list(from_offsets.values())
@@ -90,7 +97,7 @@ def fold_block(
     firsts = np.searchsorted(logs[rows], list(from_offsets), side="left").tolist()
     ends = np.searchsorted(logs[rows], list(from_offsets), side="right").tolist()
     drafts = [
-        _draft(block, log_index, start, rows[first:end], steps[first:end], acknowledged)
+        _draft(block, log_index, start, rows[first:end], steps[first:end], slots)
         for (log_index, start), first, end in zip(from_offsets.items(), firsts, ends, strict=True)
     ]
     _cut_out_texts(block, drafts)
@@ -103,7 +110,7 @@ def _draft(
     from_offset: int,
     rows: np.ndarray,
     steps: np.ndarray,
-    acknowledged: dict[int, Acknowledged] | None,
+    slots: dict[int, Slots] | None,
 ) -> _Draft:
     """The changes of one log, of which these are the rows by rising offset."""
     entry = block.logs[log_index]
@@ -114,9 +121,14 @@ def _draft(
     _split(block, rows[views], steps[views], CountPiece(from_offset, next_offset), draft.pieces)
     changes.pieces = [piece for piece, *_ in draft.pieces]
     hashes = block.session_hashes[rows]
-    if acknowledged is not None:
-        news = np.flatnonzero(acknowledged[log_index].are_news(hashes, steps))
-        rows, steps, hashes = rows[news], steps[news], hashes[news]
+    if slots is not None:
+        known = slots[log_index]
+        places = known.of(hashes)
+        there = np.flatnonzero(places >= 0)
+        rises = there[known.rises(places[there], steps[there])]
+        changes.slots, changes.slot_steps = places[rises], steps[rises]
+        named = np.flatnonzero(places < 0)
+        rows, steps, hashes = rows[named], steps[named], hashes[named]
     order, starts = _groups(hashes)
     if starts.size:
         steps = np.maximum.reduceat(steps[order], starts)

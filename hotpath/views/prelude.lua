@@ -15,28 +15,42 @@ local function is_type(name, wanted)
   return found == wanted or found == 'none'
 end
 
--- The first key of the generation's lists that is of another type; nil when all are what they must be.
-local function wrong_list(generation, names)
-  local types = { seen = 'hash', newest = 'hash' }
-  for _, name in ipairs(names) do
-    local list_key = key(generation, name)
-    if not is_type(list_key, types[name] or 'zset') then return list_key end
+-- The first key of what the generation holds of users that is of another type; nil when all are what they must be.
+local function wrong_of_users(generation)
+  local types = { users = 'zset', seen = 'hash', slots = 'string', free = 'list', newest = 'hash', ranked = 'zset' }
+  for name, wanted in pairs(types) do
+    local full = key(generation, name)
+    if not is_type(full, wanted) then return full end
   end
   return nil
 end
 
--- A session of a record of `seen`: its step, and where its session_id begins and ends; nil when it is none.
+-- The number in four bytes, low end first; nil when there are fewer.
+local function number_in(text, at)
+  local a, b, c, d = string.byte(text, at, at + 3)
+  if not d then return nil end
+  return ((d * 256 + c) * 256 + b) * 256 + a
+end
+
+-- The step in a slot; nil when there is none. slots_key: the key `slots` of the generation.
+local function step_in(slots_key, slot)
+  local step = number_in(redis.call('GETRANGE', slots_key, 4 * slot, 4 * slot + 3), 1)
+  return step ~= 0 and step or nil
+end
+
+-- A session of a record of `seen`: its slot, and where its session_id begins and ends; nil when it is none.
 local function session_at(record, at)
-  local a, b, c, d, length = string.byte(record, at, at + 4)
+  local slot, length = number_in(record, at), string.byte(record, at + 4)
   if not length or length == 0 or at + 4 + length > #record then return nil end -- no session_id is empty
-  return ((a * 256 + b) * 256 + c) * 256 + d, at + 5, at + 4 + length
+  return slot, at + 5, at + 4 + length
 end
 
 -- Sessions of a record, {step, session_id, step, session_id, ...}; nil when it is none.
-local function sessions_of(record)
+local function sessions_of(slots_key, record)
   local found, at = {}, 1
   repeat
-    local step, first, last = session_at(record, at)
+    local slot, first, last = session_at(record, at)
+    local step = slot and step_in(slots_key, slot)
     if not step then return nil end
     found[#found + 1] = step
     found[#found + 1] = string.sub(record, first, last)
@@ -46,11 +60,12 @@ local function sessions_of(record)
 end
 
 -- Of the sessions of a record: their newest step, how many are after step W, how many there are; nil when it is none.
-local function counts_of(record, W)
+local function counts_of(slots_key, record, W)
   if not record then return nil end
   local newest, after, count, at = 0, 0, 0, 1
   repeat
-    local step, _, last = session_at(record, at)
+    local slot, _, last = session_at(record, at)
+    local step = slot and step_in(slots_key, slot)
     if not step then return nil end
     if step > newest then newest = step end
     if step > W then after = after + 1 end

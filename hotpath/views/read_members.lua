@@ -7,7 +7,7 @@ if not seen_step or tonumber(seen_step) > W then return { 'MOVED' } end
 local answer = { 'OK' }
 for i, record in ipairs(redis.call('HMGET', key(ARGV[1], 'seen'), unpack(users))) do
   local sessions, members = {}, {}
-  if record then sessions = sessions_of(record) end
+  if record then sessions = sessions_of(key(ARGV[1], 'slots'), record) end
   if not sessions then return { 'BROKEN', 'seen' } end
   for at = 1, #sessions, 2 do
     if sessions[at] > W then members[#members + 1] = sessions[at + 1] end

@@ -5,8 +5,11 @@
 -- Every other script leaves each of these true, trimming included, so what is found otherwise came from outside.
 local live = live_generation()
 if live ~= ARGV[1] then return { 'MOVED', live } end
-local wrong = wrong_list(live, { 'users', 'seen', 'newest', 'ranked', 'pages', 'steps' })
+local wrong = wrong_of_users(live)
 if wrong then return { 'BROKEN', wrong } end
+for _, name in ipairs({ 'pages', 'steps' }) do
+  if not is_type(key(live, name), 'zset') then return { 'BROKEN', key(live, name) } end
+end
 local call = redis.call
 local stored = call('HLEN', key(live, 'seen'))
 local newest, newest_sum = newest_of(live)
@@ -15,6 +18,7 @@ if not newest or newest_sum ~= stored then return { 'BROKEN', key(live, 'newest'
 if call('ZCARD', key(live, 'users')) ~= stored or call('ZCOUNT', key(live, 'users'), 0, 0) ~= stored then
   return { 'BROKEN', key(live, 'users') }
 end
+if call('STRLEN', key(live, 'slots')) % 4 ~= 0 then return { 'BROKEN', key(live, 'slots') } end
 if call('ZCARD', key(live, 'ranked')) > stored then return { 'BROKEN', key(live, 'ranked') } end
 if call('EXISTS', key(live, 'pages')) ~= call('EXISTS', key(live, 'steps')) then
   return { 'BROKEN', key(live, 'pages') } -- a whole list is gone
@@ -25,7 +29,7 @@ local users, records = users_after(live, last, members_max)
 if #users > 0 then
   local ranks = call('ZMSCORE', key(live, 'ranked'), unpack(users))
   for i = 1, #users do
-    local last_seen, _, sessions = counts_of(records[i], 0)
+    local last_seen, _, sessions = counts_of(key(live, 'slots'), records[i], 0)
     if not last_seen then return { 'BROKEN', key(live, 'seen') } end
     if tonumber(ranks[i] or 0) ~= (sessions > 1 and -sessions or 0) then
       return { 'BROKEN', key(live, 'ranked') }

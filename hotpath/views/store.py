@@ -5,16 +5,20 @@ piece, each by compare-and-apply. The last answer alone tells whether all of the
 and the first link of page views waits for the last-seen updates (their ticket).
 """
 
+import itertools
 import re
+import secrets
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import redis
 from redis.exceptions import ResponseError
 
 from hotpath.views import keys
 from hotpath.views.fold import LogChanges
 from hotpath.views.link import Command, Reply, run, script
+from hotpath.views.slots import Raise, Slots
 
 TOUCH_ENTRIES_MAX = 1_000
 """(user, session) pairs of one script: 1.4 ms where steps rise, 2.3 where all users are new, 3.9 where all get another
@@ -39,12 +43,14 @@ SCRUB_START = (b"", b"0")
 DROP_KEYS = 500
 """Keys that one call of `drop.lua` unlinks; Redis frees them in the background."""
 SCAN_COUNT = 1_000
-LAYOUT = 3
+LAYOUT = 4
 """What the keys of a generation are; one of another layout counts as none, and is rebuilt. Stands in state.lua too."""
 
 BUILDING = "build:"
 """`applied` of a generation that is being built; nothing makes such a one live."""
 
+_PROCESS = secrets.token_hex(8)
+_NUMBERS = itertools.count()
 _LENGTHS = [bytes([length]) for length in range(256)]
 _BROKEN_ERROR = re.compile(r"WRONGTYPE|not an integer|not a valid float|not a float|overflow|malformed")
 
@@ -87,31 +93,55 @@ def change_commands(
     changes: LogChanges,
     mode: str = "live",
     chain: tuple[str, str] | None = None,
+    slots: Slots | None = None,
 ) -> list[Command]:
     """The commands that bring `changes` into a generation; send them in this order, in one pipeline.
 
-    `chain` overrides the first and next offsets of changes with a single piece (a generation being built).
+    `chain` overrides the first and next offsets of changes with a single piece (a generation being built). `slots`:
+    what is known of those; it is then what Redis has once all of this is applied.
     """
-    first, target = chain or (str(changes.first_offset), str(changes.next_offset))
-    commands, ticket = touch_commands(
-        prefix, changes.log_id, generation, f"{first}-{target}", changes.seen, mode
-    )
+    commands: list[Command] = []
+    known = slots is not None and slots.ticket is not None
+    began = ticket = slots.ticket if known else ""
+    if known:
+        for piece in slots.raise_(changes.slots, changes.slot_steps):
+            before, ticket = ticket, new_ticket()
+            commands.append(
+                raise_command(prefix, changes.log_id, generation, before, ticket, slots.count, piece)
+            )
+    touches, ticket = touch_commands(prefix, changes.log_id, generation, ticket, changes.seen, mode)
+    commands += touches
+    if known:
+        slots.ticket = ticket
+    awaited = ticket if ticket != began else ""
     for index, piece in enumerate(changes.pieces):
         last = index == len(changes.pieces) - 1
         span = chain or (str(piece.first_offset), str(piece.next_offset))
         # The watermark is of all changes, so that it comes with the last of them.
-        payload = [*span, ticket, changes.watermark_s if last else 0, piece.counts]
+        payload = [*span, awaited, changes.watermark_s if last else 0, piece.counts]
         commands.append(script("apply", prefix, changes.log_id, generation, payload, mode))
     return commands
 
 
+def new_ticket() -> str:
+    """A name for a state of `slots` that nobody ever gives to another."""
+    return f"{_PROCESS}-{next(_NUMBERS)}"
+
+
+def raise_command(
+    prefix: str, log_id: int, generation: int, before: str, after: str, slots: int, piece: Raise
+) -> Command:
+    """Raises steps of known slots, of `slots` that there are; tickets: of the state before and after it."""
+    return script("raise", prefix, log_id, generation, [before, after, slots, piece.newest, piece.runs])
+
+
 def touch_commands(
-    prefix: str, log_id: int, generation: int, batch: str, seen: list, mode: str
+    prefix: str, log_id: int, generation: int, ticket: str, seen: list, mode: str
 ) -> tuple[list[Command], str]:
-    """Last-seen updates in pieces, and the ticket that the last of them leaves; '' when there are none."""
-    commands, ticket = [], ""
+    """Last-seen updates by name, in pieces, from the state with this ticket on ('': any); the ticket of the last."""
+    commands = []
     for start in range(0, len(seen), 3 * TOUCH_ENTRIES_MAX):
-        before, ticket = ticket, f"{batch}/{start}"
+        before, ticket = ticket, new_ticket()
         entries = seen[start : start + 3 * TOUCH_ENTRIES_MAX]
         sessions = [_LENGTHS[len(session)] + session for session in entries[1::3]]
         payload = [before, ticket, entries[0::3], sessions, entries[2::3]]
@@ -127,6 +157,14 @@ def outcome_of(replies: list[Reply]) -> Outcome:
         if reply[0] == b"BROKEN":
             return Outcome.BROKEN
     return Outcome.APPLIED if replies[-1][0] in (b"OK", b"ALREADY") else Outcome.ELSEWHERE
+
+
+def places_of(replies: list[Reply]) -> np.ndarray | None:
+    """Where sessions that were raised by name stand, as `Slots.learn` takes it; None when not all were applied."""
+    if any(isinstance(reply, ResponseError) or reply[0] != b"OK" for reply in replies):
+        return None
+    found = [reply[2] for reply in replies if len(reply) > 2]
+    return np.array([place for places in found for place in places], np.int64).reshape(-1, 3)
 
 
 def is_broken(error: ResponseError) -> bool:
@@ -149,9 +187,14 @@ def publish_command(
     return script("publish", prefix, log_id, state.generation, payload)
 
 
-def trim_command(prefix: str, log_id: int, generation: int, base_step: int, seen_step: int) -> Command:
-    """Takes one piece of what lies at or before these steps away; `trims_on` tells what its answer means."""
-    payload = [base_step, seen_step, TRIM_PAGES, TRIM_USERS, SWEEP_STEPS]
+def trim_command(
+    prefix: str, log_id: int, generation: int, base_step: int, seen_step: int, ticket: str
+) -> Command:
+    """Takes one piece of what lies at or before these steps away: see `trims_on` and `forget_freed` for its answer.
+
+    ticket: of `slots` once some of them are free.
+    """
+    payload = [base_step, seen_step, TRIM_PAGES, TRIM_USERS, SWEEP_STEPS, ticket]
     return script("trim", prefix, log_id, generation, payload)
 
 
@@ -160,6 +203,21 @@ def trims_on(reply: Reply, calls: int) -> bool:
     if reply[1] == b"SWEEP":
         return calls * TRIM_USERS * SWEEP_TICKS < reply[2]
     return reply[1] == b"1"
+
+
+def forget_freed(slots: Slots, reply: Reply, ticket: str) -> None:
+    """Have `slots` know what trimming answered; ticket: as it was sent."""
+    if len(reply) < 4 or not reply[3] or slots.ticket is None:
+        return
+    if reply[4].decode() == slots.ticket:
+        slots.free(np.array(reply[3], np.int64), ticket)
+    else:
+        slots.clear()
+
+
+def slots_command(prefix: str, log_id: int, generation: int, slots_max: int) -> Command:
+    """Reads the first slots; answers {'OK', ticket, count, bytes}, as `Slots.load` takes them."""
+    return script("read_slots", prefix, log_id, generation, [slots_max])
 
 
 def scrub_command(
@@ -183,6 +241,7 @@ def create_generation(client: redis.Redis, prefix: str, log_id: int, state: LogS
         "watermark_s": state.watermark_s,
         "complete_until_us": state.complete_until_us,
         "log_end": state.log_end,
+        "touched": new_ticket(),
         "layout": LAYOUT,
     }
     with client.pipeline(transaction=True) as pipeline:

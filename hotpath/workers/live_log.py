@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from hotpath.views import store
-from hotpath.views.acknowledged import Acknowledged
+from hotpath.views.slots import Slots
 from hotpath.views.store import LogState
 
 
@@ -32,7 +32,7 @@ class LiveLog:
     """Where the views were to be at the last tick: before the oldest block that waits."""
     scrubbed: tuple[bytes, bytes] = store.SCRUB_START
     """How far the present generation's keys were looked through."""
-    acknowledged: Acknowledged = field(default_factory=Acknowledged)
+    slots: Slots = field(default_factory=Slots)
     """What the present generation is known to have; empty unless the phase is LIVE."""
 
     def learn(self, until_us: int, applied: int) -> None:

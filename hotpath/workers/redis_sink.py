@@ -26,10 +26,10 @@ from hotpath import clock
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.views import link, store
-from hotpath.views.acknowledged import SESSIONS_MAX, Acknowledged
 from hotpath.views.fold import LogChanges, fold_block
 from hotpath.views.healer import LOG_INTERVAL_S, Healer
 from hotpath.views.postgres import Request
+from hotpath.views.slots import SLOTS_MAX, Slots
 from hotpath.views.store import LogState, Outcome
 from hotpath.workers.live_log import LiveLog, Phase
 from hotpath.workers.redis_upkeep import Upkeep
@@ -54,9 +54,9 @@ class RedisSink:
         self._prefix = settings.redis_prefix
         self._status = log_status
         self._client = link.connect(settings.redis_url, settings.redis_timeout_s)
-        sessions_max = SESSIONS_MAX // max(1, len(log_status))
+        self._slots_max = SLOTS_MAX // max(1, len(log_status))
         self._logs = [
-            LiveLog(row, int(log_id), acknowledged=Acknowledged(sessions_max))
+            LiveLog(row, int(log_id), slots=Slots(self._slots_max))
             for row, log_id in enumerate(log_status["log_id"])
         ]
         self._healer = Healer(settings, [known.log_id for known in self._logs], background, clock_us)
@@ -131,9 +131,9 @@ class RedisSink:
         self._ask([self._by_id[log_id]], rebuild)
 
     @property
-    def acknowledged_bytes(self) -> int:
-        """Memory of what is remembered of sessions that Redis has."""
-        return sum(known.acknowledged.nbytes for known in self._logs)
+    def slots_bytes(self) -> int:
+        """Memory of what is known of sessions in Redis."""
+        return sum(known.slots.nbytes for known in self._logs)
 
     def close(self) -> None:
         """Close the connections and end the healer."""
@@ -165,7 +165,7 @@ class RedisSink:
     def _adopt(self, known: LiveLog, state: LogState) -> None:
         if known.state is None or known.state.generation != state.generation:
             known.scrubbed = store.SCRUB_START
-            known.acknowledged.clear()
+            known.slots.clear()
         known.phase, known.state = Phase.LIVE, state
         if state.applied <= self._status["committed"][known.row]:
             # Else Redis is ahead of a Postgres that was restored: what it says holds for more than there is now.
@@ -179,7 +179,7 @@ class RedisSink:
         requests = []
         for known in logs:
             known.phase = Phase.HEALING
-            known.acknowledged.clear()
+            known.slots.clear()
             epoch = int(self._status["epoch"][known.row])
             requests.append(Request(known.log_id, epoch, known.complete_until_us))
         self._healer.ask(requests, rebuild, self._as_of_us)
@@ -225,6 +225,24 @@ class RedisSink:
                 behind.append(known)
         self._ask(behind)
         self._look_at([known for known in behind if known.phase is Phase.UNKNOWN])
+        self._load_slots(self._logs[: block.log_count])
+
+    def _load_slots(self, logs: list[LiveLog]) -> None:
+        """Learn what Redis has of the logs that are live and of which nothing is known."""
+        wanted = [known for known in logs if known.phase is Phase.LIVE and known.slots.ticket is None]
+        replies = link.run(
+            self._client,
+            [
+                store.slots_command(self._prefix, known.log_id, known.state.generation, self._slots_max)
+                for known in wanted
+            ],
+        )
+        outcomes = [store.outcome_of([reply]) for reply in replies]
+        for known, reply, outcome in zip(wanted, replies, outcomes, strict=True):
+            if outcome is Outcome.APPLIED:
+                known.slots.load(reply[1].decode(), reply[2], reply[3])
+        self._settle(wanted, outcomes)
+        store.refuse(replies)
 
     def _changes(self, block: Block) -> list[LogChanges]:
         """What the block has for its logs beyond what is applied already."""
@@ -235,13 +253,15 @@ class RedisSink:
             fits = known.phase is Phase.LIVE and entry["first_offset"] <= known.state.applied
             if fits and known.state.applied < entry["next_offset"]:
                 start[known.row] = known.state.applied
-        return fold_block(block, start, {row: self._logs[row].acknowledged for row in start})
+        return fold_block(block, start, {row: self._logs[row].slots for row in start})
 
     def _send(self, work: list[LogChanges]) -> None:
         commands, ends = [], []
         for changes in work:
-            generation = self._by_id[changes.log_id].state.generation
-            commands += store.change_commands(self._prefix, generation, changes)
+            known = self._by_id[changes.log_id]
+            commands += store.change_commands(
+                self._prefix, known.state.generation, changes, slots=known.slots
+            )
             ends.append(len(commands))
         replies = link.run(self._client, commands)
         start, logs, outcomes = 0, [], []
@@ -250,18 +270,21 @@ class RedisSink:
             logs.append(known)
             outcomes.append(store.outcome_of(replies[start:end]))
             if outcomes[-1] is Outcome.APPLIED:
-                self._advance(known, changes)
+                self._advance(known, changes, store.places_of(replies[start:end]))
             else:
-                known.acknowledged.clear()
+                known.slots.clear()
             start = end
         self._settle(logs, outcomes)
         store.refuse(replies)
 
-    def _advance(self, known: LiveLog, changes: LogChanges) -> None:
+    def _advance(self, known: LiveLog, changes: LogChanges, places: np.ndarray | None) -> None:
         watermark_s = max(known.state.watermark_s, changes.watermark_s)
         known.state = replace(known.state, applied=changes.next_offset, watermark_s=watermark_s)
         self._status["applied"][known.row] = changes.next_offset
-        known.acknowledged.add(changes.session_hashes, changes.seen_steps, known.state.seen_step)
+        if places is None:
+            known.slots.clear()
+        elif known.slots.ticket is not None and places.size:
+            known.slots.learn(changes.session_hashes, changes.seen_steps, places)
 
     def _learn_as_of(self, states: dict[int, LogState | None]) -> None:
         """as_of over all logs, as the states said; it stays unknown until every log has one."""
@@ -280,7 +303,7 @@ class RedisSink:
         """Let Redis go: note what is no longer known, and when to try again."""
         self._client.connection_pool.disconnect()
         for known in self._logs:
-            known.acknowledged.clear()
+            known.slots.clear()
             if known.phase is Phase.LIVE:
                 known.phase = Phase.UNKNOWN
         self._retry_at = time.monotonic() + self._backoff_s

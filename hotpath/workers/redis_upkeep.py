@@ -65,21 +65,21 @@ class Upkeep:
         deadline = time.monotonic() + TRIM_BUDGET_S
         calls = 0
         while left and time.monotonic() < deadline:
+            ticket = store.new_ticket()
             replies = self._run(
                 left,
                 [
                     store.trim_command(
-                        self._prefix, known.log_id, known.state.generation, *borders[known.log_id]
+                        self._prefix, known.log_id, known.state.generation, *borders[known.log_id], ticket
                     )
                     for known in left
                 ],
             )
             calls += 1
-            left = [
-                known
-                for known, reply in zip(left, replies, strict=True)
-                if known.phase is Phase.LIVE and store.trims_on(reply, calls)
-            ]
+            trimmed = [pair for pair in zip(left, replies, strict=True) if pair[0].phase is Phase.LIVE]
+            for known, reply in trimmed:
+                store.forget_freed(known.slots, reply, ticket)
+            left = [known for known, reply in trimmed if store.trims_on(reply, calls)]
 
     def scrub(self, logs: list[LiveLog]) -> None:
         """Look through a piece of each log: who damages a key under an idle user is noticed by nothing else."""

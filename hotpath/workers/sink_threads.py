@@ -185,6 +185,6 @@ class SinkThreads:
         here = self._redis.tick(clock.now_us(), self._ring.to_apply())
         self._page["redis_away"] = 0 if here else 1
         self._page["redis_heals"] = self._heals_before + self._redis.heals
-        self._page["acknowledged_bytes"] = self._redis.acknowledged_bytes
+        self._page["slots_bytes"] = self._redis.slots_bytes
         if here and self._ring.detached:
             self._ring.attach()

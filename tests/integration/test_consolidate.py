@@ -22,7 +22,7 @@ from hotpath.views.read import ViewReader, ViewsUnavailable
 from hotpath.views.rebuild import LOCK_CLASS
 from tests.integration.test_redis_sink import one_for_each_log, simple, state_of
 from tests.support.blocks import NOON_US, Event
-from tests.support.live_views import World, put_sessions, record_of
+from tests.support.live_views import World, put_sessions, record_of, stored_sessions
 from tests.support.servers import REPOSITORY
 
 SECOND_US = 1_000_000
@@ -69,7 +69,7 @@ def test_views_in_step_with_postgres_have_no_differences(world):
 def sessions_of_a_user(world: World) -> tuple[str, dict[bytes, int]]:
     """A user of several sessions, with their last-seen steps."""
     user = a_user(world)
-    sessions = dict(sessions_of(world.redis.hget(name_of(world, "seen"), user)))
+    sessions = stored_sessions(world.redis, lambda part: name_of(world, part), user)
     assert len(sessions) > 1
     return user, sessions
 
@@ -99,10 +99,35 @@ def session_set_back(world: World) -> set[str]:
 
 
 def session_twice(world: World) -> set[str]:
-    user, sessions = sessions_of_a_user(world)
-    record = record_of(sessions)
-    world.redis.hset(name_of(world, "seen"), user, record + record_of(dict([sessions.popitem()])))
+    user, _ = sessions_of_a_user(world)
+    record = world.redis.hget(name_of(world, "seen"), user)
+    again = record_of(dict(sessions_of(record)[:1]))
+    world.redis.hset(name_of(world, "seen"), user, record + again)
     return {"seen", "ranked"}
+
+
+def slot_of_two(world: World) -> set[str]:
+    user, sessions = sessions_of_a_user(world)
+    record = world.redis.hget(name_of(world, "seen"), user)
+    slots = dict.fromkeys(sessions, sessions_of(record)[0][1])
+    world.redis.hset(name_of(world, "seen"), user, record_of(slots))
+    return {"slots", "sessions"}
+
+
+def slot_given_away(world: World) -> set[str]:
+    record = world.redis.hget(name_of(world, "seen"), a_user(world))
+    world.redis.rpush(name_of(world, "free"), sessions_of(record)[0][1])
+    return {"free"}
+
+
+def free_slot_is_no_number(world: World) -> set[str]:
+    world.redis.rpush(name_of(world, "free"), "many")
+    return {"free"}
+
+
+def slots_lost(world: World) -> set[str]:
+    world.redis.delete(name_of(world, "slots"))
+    return {"slots"}
 
 
 def record_is_none(world: World) -> set[str]:
@@ -230,7 +255,7 @@ def of_another_type(part: str, *views: str) -> Callable[[World], set[str]]:
     def tamper(world: World) -> set[str]:
         name = name_of(world, part.format(step=a_page(world)[0]))
         world.redis.delete(name)
-        world.redis.set(name, "text")
+        world.redis.sadd(name, "member")
         return set(views)
 
     tamper.__name__ = f"{part}_of_another_type"
@@ -257,6 +282,10 @@ TAMPERINGS = [
     session_invented,
     session_set_back,
     session_twice,
+    slot_of_two,
+    slot_given_away,
+    free_slot_is_no_number,
+    slots_lost,
     record_is_none,
     record_lost,
     user_lost,
@@ -287,6 +316,8 @@ TAMPERINGS = [
     of_another_type("ranked", "ranked", "keys"),
     of_another_type("seen", "seen", "keys"),
     of_another_type("newest", "newest", "keys"),
+    of_another_type("slots", "slots", "keys"),
+    of_another_type("free", "free", "keys"),
     of_another_type("pages", "pages", "keys"),
     of_another_type("steps", "steps", "keys"),
     of_another_type("pages:{step}", "pages", "keys"),

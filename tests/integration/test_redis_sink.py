@@ -8,11 +8,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hotpath.errors import Fenced
 from hotpath.events import EventClass
-from hotpath.views import contents, fold, keys, link, refill, store
+from hotpath.views import fold, keys, link, refill, store
 from hotpath.views.store import LogState, parse_state
 from hotpath.workers import redis_upkeep
 from tests.support.blocks import NOON_US, Event
-from tests.support.live_views import World
+from tests.support.live_views import World, stored_sessions
 from tests.support.pipeline import wait_until
 
 SECOND_US = 1_000_000
@@ -195,16 +195,32 @@ def test_a_touch_that_failed_keeps_counts_back(world):
 
 @pytest.mark.parametrize(
     "part",
-    ["state", "users", "seen", "newest", "ranked", "pages", "steps", "pages:*", "current", "generations"],
+    [
+        "state",
+        "users",
+        "seen",
+        "slots",
+        "free",
+        "newest",
+        "ranked",
+        "pages",
+        "steps",
+        "pages:*",
+        "current",
+        "generations",
+    ],
 )
 def test_a_key_of_a_wrong_type_is_healed_and_nothing_is_left_behind(world, part):
     world.run(simple(world), NOON_US)
     log_id = world.log_ids[0]
     generation = state_of(world, 0).generation
     pattern = f"hotpath:{{{log_id}}}:{part if part in ('current', 'generations') else f'{generation}:{part}'}"
-    name = next(iter(sorted(world.redis.scan_iter(match=pattern))))
+    name = next(iter(sorted(world.redis.scan_iter(match=pattern))), pattern)  # `free` is not there at first
     world.redis.delete(name)
-    world.redis.lpush(name, "wrong")
+    if part == "free":
+        world.redis.set(name, "wrong")
+    else:
+        world.redis.lpush(name, "wrong")
     world.run(one_for_each_log(world), NOON_US + SECOND_US)
     if part == "pages:*":
         # Only touched by a block of that step or by trimming: let the windows pass over it.
@@ -237,7 +253,7 @@ def idle_users(world: World, count: int = 300) -> None:
 
 
 @pytest.mark.parametrize("how", ["wrong type", "lost"])
-@pytest.mark.parametrize("part", ["users", "seen", "newest", "ranked", "pages", "pages:*", "steps"])
+@pytest.mark.parametrize("part", ["users", "seen", "slots", "newest", "ranked", "pages", "pages:*", "steps"])
 def test_damage_that_no_event_comes_upon_is_healed_by_ticks_alone(world, monkeypatch, part, how):
     monkeypatch.setattr(store, "SCRUB_USERS_MAX", 20)
     idle_users(world)
@@ -246,7 +262,7 @@ def test_damage_that_no_event_comes_upon_is_healed_by_ticks_alone(world, monkeyp
     (name,) = world.redis.scan_iter(match=pattern.replace("{", "\\{"))
     world.redis.delete(name)
     if how == "wrong type":
-        world.redis.set(name, "not what it was")
+        world.redis.sadd(name, "not what it was")
     is_healed_by_ticks(world, generation, other)
 
 
@@ -274,6 +290,8 @@ def is_healed_by_ticks(world: World, generation: int, other: int) -> None:
         ("ZADD", "users", 0, "a stranger"),
         ("ZREM", "ranked", "u-0-7"),
         ("ZINCRBY", "ranked", 1, "u-0-7"),
+        ("SETRANGE", "slots", 4 * 14, b"\0\0\0\0"),
+        ("APPEND", "slots", b"\0"),
         ("HINCRBY", "newest", NOON_US // 10_000_000, 1),
         ("HSET", "newest", NOON_US // 10_000_000, "many"),
     ],
@@ -340,9 +358,11 @@ def test_sessions_that_stand_within_another_ones_id_are_told_apart(world, order)
         now_us = NOON_US + offset * 10 * SECOND_US
         event = Event(offset, 0, EventClass.ACCEPTED, now_us, "u", session_id=sessions[name])
         world.run([event], now_us)
-        generation = state_of(world, 0).generation
-        record = world.redis.hget(keys.part("hotpath", world.log_ids[0], generation, "seen"), "u")
-        assert dict(contents.sessions_of(record)) == {
+
+        def name(part: str, generation: int = state_of(world, 0).generation) -> str:
+            return keys.part("hotpath", world.log_ids[0], generation, part)
+
+        assert stored_sessions(world.redis, name, "u") == {
             sessions[known].encode(): keys.step_of(NOON_US) + order[: offset + 1].rindex(known)
             for known in order[: offset + 1]
         }

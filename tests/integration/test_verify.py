@@ -12,7 +12,7 @@ import redis
 from hotpath.events import EventClass
 from hotpath.views import keys, link
 from hotpath.views.contents import sessions_of
-from tests.support.live_views import put_sessions
+from tests.support.live_views import put_sessions, stored_sessions
 from tests.support.pipeline import Topic
 from tests.support.proven import Proven, differences, produce_everything, prove_quietly, running
 
@@ -314,7 +314,7 @@ class Views:
         return [f"views.pages of {page} in step {step}: expected *, found *"]
 
     def sessions(self, user: str) -> dict[bytes, int]:
-        return dict(sessions_of(self.client.hget(self.key("seen"), user)))
+        return stored_sessions(self.client, self.key, user)
 
     def user_missing(self) -> list[str]:
         self.client.zrem(self.key("users"), user := self.member("users"))
@@ -420,13 +420,13 @@ def test_what_is_changed_in_redis_is_named(tamper, proven: Proven, views: Views)
 def test_users_whom_trimming_has_not_come_to_are_no_difference(proven: Proven, views: Views):
     """Before a sweep, and when it has gone through half of the users."""
     step = min(map(int, views.client.hkeys(views.key("newest"))))
-    borders = link.script("trim", PREFIX, views.log_id, views.generation, [0, step, 1, 1, step])
+    borders = link.script("trim", PREFIX, views.log_id, views.generation, [0, step, 1, 1, step, "ticket"])
     assert link.run(views.client, [borders]) == [[b"OK", b"0"]]
     assert differences(prove_quietly(proven.settings)) == []
     some = views.client.zcard(views.key("users")) // 2
-    begin = link.script("trim", PREFIX, views.log_id, views.generation, [0, step, 1, some, 0])
+    begin = link.script("trim", PREFIX, views.log_id, views.generation, [0, step, 1, some, 0, "another"])
     stored = views.client.hlen(views.key("seen"))
-    ((done, how, left),) = link.run(views.client, [begin])
+    ((done, how, left, *_),) = link.run(views.client, [begin])
     assert (done, how) == (b"OK", b"SWEEP") and left <= stored
     assert differences(prove_quietly(proven.settings)) == []
 

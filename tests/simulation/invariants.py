@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hotpath.events import PAGE_VIEW, STEP_S
 from hotpath.views.contents import sessions_of
 from tests.simulation.kafka import Log, Record
@@ -249,7 +251,13 @@ class Invariants:
                 if event.kafka_offset < applied:
                     least[pair] = max(least.get(pair, 0), step)
         seen = data.get(self._key(log_id, generation, b"seen"), {})
-        stored = {user: dict(sessions_of(record)) for user, record in seen.items()}
+        slots = {user: dict(sessions_of(record)) for user, record in seen.items()}
+        steps = np.frombuffer(data.get(self._key(log_id, generation, b"slots"), b""), "<u4").tolist()
+        free = list(map(int, data.get(self._key(log_id, generation, b"free"), [])))
+        used = [slot for sessions in slots.values() for slot in sessions.values()]
+        if sorted(used + free) != list(range(len(steps))):
+            fail(f"{what} slots {sorted(used)} are used and {sorted(free)} free, of {len(steps)}")
+        stored = {user: {s: steps[slot] for s, slot in sessions.items()} for user, sessions in slots.items()}
         users = {user: max(sessions.values()) for user, sessions in stored.items()}
         low, high = _by_user(least), _by_user(most)
         for user in low.keys() | users.keys():

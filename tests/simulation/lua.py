@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from tests.simulation.redis_store import RedisStore, score_text
 
-_STATUS_REPLIES = ("TYPE", "SET")
+_STATUS_REPLIES = ("TYPE", "SET", "LTRIM")
 
 _runtime = lua51.LuaRuntime(encoding=None, unpack_returned_tuples=True, register_eval=False)
 _globals = _runtime.globals()
@@ -66,8 +66,8 @@ def _unpack(blob: bytes) -> Any:
 
 
 def _pack(shape: bytes, number: float) -> bytes:
-    assert shape == b">I4", "the simulated Redis has to learn it"
-    return int(number).to_bytes(4, "big")
+    assert shape == b"<I4", "the simulated Redis has to learn it"
+    return int(number).to_bytes(4, "little")
 
 
 _globals[b"struct"] = _table_of({b"pack": _pack})

@@ -18,7 +18,7 @@ from unittest import mock
 from hotpath import sql
 from hotpath.shm.ring import Ring
 from hotpath.views import link, progress, rebuild
-from hotpath.views.acknowledged import Acknowledged
+from hotpath.views.slots import Slots
 from hotpath.workers import assignment
 from hotpath.workers.pipeline import Pipeline
 from hotpath.workers.postgres_sink import PostgresSink
@@ -231,25 +231,45 @@ MUTANTS = (
         "two rebuild a log at once, and the later one goes live whatever went live meanwhile",
         lambda: in_script("switch", "if live ~= old then return { 'MOVED', live } end", ""),
         lambda: in_code(rebuild.Rebuilder, "locked", (".fetchone()[0]]", ".fetchone()]")),
-        first=500,
+        first=1_150,
     ),
     _mutant(
         "lock-kept-for-ever",
         "who was stopped in the middle of a rebuild keeps its lock",
         lambda: in_query("limit_idle_session", "idle_session_timeout", "no_such_setting"),
-        first=1_100,
+        first=400,
     ),
     _mutant(
         "generation-not-compared",
         "changes go into a generation that is not live any more",
-        lambda: in_script("touch", "if live ~= generation then return { 'MOVED', live } end", ""),
+        lambda: in_script("touch", "if live_now ~= generation then return { 'MOVED', live_now } end", ""),
         lambda: in_script("apply", "if live ~= generation then return { 'MOVED', live } end", ""),
-        first=6_550,
+        lambda: in_script("raise", "if live ~= ARGV[1] then return { 'MOVED', live } end", "live = ARGV[1]"),
+        first=1_000,
     ),
     _mutant(
         "remembered-too-late",
-        "a session counts as acknowledged in a later step than it was",
-        lambda: in_code(Acknowledged, "add", ("steps.astype(np.uint32)", "steps.astype(np.uint32) + 1")),
+        "a session counts as known in a later step than it was",
+        lambda: in_code(Slots, "learn", ("steps[there].astype(_STEP)", "steps[there].astype(_STEP) + 1")),
+    ),
+    _mutant(
+        "ticket-not-compared",
+        "steps are raised in slots that are not what the worker knows",
+        lambda: in_script("raise", "if before ~= state[2] then return { 'TORN', '' } end", ""),
+        lambda: in_script(
+            "touch", "if before ~= '' and before ~= state[3] then return { 'TORN', '' } end", ""
+        ),
+        first=650,
+    ),
+    _mutant(
+        "freed-slots-kept",
+        "a worker goes on raising the slots of sessions that trimming has taken away",
+        lambda: in_code(
+            Slots,
+            "free",
+            ("self._table.zero(self._hashes[forgotten])", "pass"),
+        ),
+        first=720,
     ),
     _mutant(
         "sums-not-trimmed",
@@ -259,7 +279,11 @@ MUTANTS = (
     _mutant(
         "trimmed-too-far",
         "trimming takes users of a step inside the window",
-        lambda: in_script("trim", "counts_of(records[i], seen_step)", "counts_of(records[i], seen_step + 1)"),
+        lambda: in_script(
+            "trim",
+            "counts_of(slots_key, records[i], seen_step)",
+            "counts_of(slots_key, records[i], seen_step + 1)",
+        ),
     ),
     _mutant(
         "complete-too-early",

@@ -1,6 +1,6 @@
 """A Redis in memory: the commands that the views use, over a dict. Scripts run over it by `lua`.
 
-State owned: `data`, key -> string (bytes), hash (dict), set, zset (Zset) or, as a wrong type, list.
+State owned: `data`, key -> string (bytes), hash (dict), set, zset (Zset) or list.
 Replies are what a client that keeps bytes gets; errors are raised as ResponseError. Orders that the real one leaves
 open (of hashes and sets) are those of insertion here. Nothing expires: no world lasts that long.
 tests/integration/test_simulated_stores.py holds all of this against the real one.
@@ -21,7 +21,23 @@ NO_BORDER = "ERR min or max is not a float"
 NO_LEX_BORDER = "ERR min or max not valid string range item"
 INTEGER_MAX = 2**63 - 1
 WRITES = frozenset(
-    "SADD HSET DEL UNLINK SREM SET HINCRBY HDEL ZADD ZINCRBY ZREM ZREMRANGEBYSCORE EXPIRE EVALSHA".split()  # noqa: SIM905
+    [
+        *(
+            "SET",
+            "SETRANGE",
+            "DEL",
+            "UNLINK",
+            "EXPIRE",
+            "SADD",
+            "SREM",
+            "HSET",
+            "HINCRBY",
+            "HDEL",
+            "RPUSH",
+            "LTRIM",
+        ),
+        *("ZADD", "ZINCRBY", "ZREM", "ZREMRANGEBYSCORE", "EVALSHA"),
+    ]
 )
 
 
@@ -132,6 +148,56 @@ def get(store: RedisStore, key: bytes) -> bytes | None:
 def set_(store: RedisStore, key: bytes, value: bytes) -> bytes:
     store.data[key] = value
     return b"OK"
+
+
+@command
+def strlen(store: RedisStore, key: bytes) -> int:
+    return len(store.value(key, bytes) or b"")
+
+
+@command
+def getrange(store: RedisStore, key: bytes, first: bytes, last: bytes) -> bytes:
+    return bytes(_part(store.value(key, bytes) or b"", first, last))
+
+
+@command
+def setrange(store: RedisStore, key: bytes, first: bytes, value: bytes) -> int:
+    at = _integer(first)
+    if at < 0:
+        raise ResponseError("ERR offset is out of range")
+    known = store.value(key, bytes)
+    if not value:
+        return len(known or b"")
+    known = (known or b"").ljust(at, b"\0")
+    store.data[key] = known[:at] + value + known[at + len(value) :]
+    return len(store.data[key])
+
+
+@command
+def rpush(store: RedisStore, key: bytes, *values: bytes) -> int:
+    known = store.made(key, list)
+    known += values
+    return len(known)
+
+
+@command
+def lrange(store: RedisStore, key: bytes, first: bytes, last: bytes) -> list[bytes]:
+    return list(_part(store.value(key, list) or [], first, last))
+
+
+@command
+def ltrim(store: RedisStore, key: bytes, first: bytes, last: bytes) -> bytes:
+    known = store.value(key, list)
+    if known is not None:
+        known[:] = _part(known, first, last)
+        store.drop_if_empty(key)
+    return b"OK"
+
+
+def _part(values: bytes | list, first: bytes, last: bytes) -> bytes | list:
+    """From one place to another, both included; negative ones count from the end."""
+    start, stop = (n + len(values) if n < 0 else n for n in (_integer(first), _integer(last)))
+    return values[max(0, start) : max(0, stop + 1)]
 
 
 @command

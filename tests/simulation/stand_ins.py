@@ -3,6 +3,7 @@
 Small numbers, because a world has a few dozen messages: every piece, batch and border must occur in them.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,8 @@ def _stand_ins() -> list[tuple[object, str, Any]]:
         (process, "describe_topic", _describe_topic),
         (assignment, "log_ranges", _log_ranges),
         (process, "_stop_event", _stop_event),
+        (store, "_PROCESS", "world"),
+        (store, "_NUMBERS", itertools.count()),
         (topic_watch, "describe_topic", _describe_topic),
         (topic_watch, "admin_client", lambda settings: None),
     ]

@@ -19,21 +19,33 @@ from tests.support.blocks import NOON_US, Event, append_events, new_block
 from tests.support.pipeline import wait_until
 
 
-def record_of(sessions: dict[bytes, int]) -> bytes:
-    """What stands in `seen` of a user with these sessions (session_id -> last-seen step)."""
-    return b"".join(step.to_bytes(4, "big") + bytes([len(s)]) + s for s, step in sessions.items())
+def record_of(slots: dict[bytes, int]) -> bytes:
+    """What stands in `seen` of a user with these sessions (session_id -> slot)."""
+    return b"".join(slot.to_bytes(4, "little") + bytes([len(s)]) + s for s, slot in slots.items())
+
+
+def stored_sessions(client: redis.Redis, name: Callable[[str], str], user: str | bytes) -> dict[bytes, int]:
+    """session_id -> last-seen step of a user. `name`: the key of a part of the generation."""
+    slots = dict(sessions_of(client.hget(name("seen"), user) or b""))
+    steps = client.get(name("slots"))
+    return {s: int.from_bytes(steps[4 * slot : 4 * slot + 4], "little") for s, slot in slots.items()}
 
 
 def put_sessions(
     client: redis.Redis, name: Callable[[str], str], user: str, sessions: dict[bytes, int]
 ) -> None:
     """Make these a user's sessions, so that nothing contradicts itself. `name`: the key of a part of the generation."""
-    known = sessions_of(client.hget(name("seen"), user) or b"")
-    if known:
-        client.hincrby(name("newest"), max(step for _, step in known), -1)
+    if known := stored_sessions(client, name, user):
+        client.hincrby(name("newest"), max(known.values()), -1)
     client.hincrby(name("newest"), max(sessions.values()), 1)
     client.zadd(name("users"), {user: 0})
-    client.hset(name("seen"), user, record_of(sessions))
+    slots = dict(sessions_of(client.hget(name("seen"), user) or b""))
+    for session in known.keys() - sessions.keys():
+        client.rpush(name("free"), slots.pop(session))
+    for session, step in sessions.items():
+        slot = slots.setdefault(session, client.strlen(name("slots")) // 4)
+        client.setrange(name("slots"), 4 * slot, step.to_bytes(4, "little"))
+    client.hset(name("seen"), user, record_of(slots))
     if len(sessions) > 1:
         client.zadd(name("ranked"), {user: -len(sessions)})
     else:
@@ -164,12 +176,18 @@ class World:
             def name(part: str, log_id: int = log_id, live: str = live) -> str:
                 return keys.part("hotpath", log_id, live, part)
 
-            stored = {user: sessions_of(record) for user, record in self.redis.hgetall(name("seen")).items()}
+            stored = {
+                user: stored_sessions(self.redis, name, user) for user in self.redis.hkeys(name("seen"))
+            }
             assert all(stored.values())
+            records = self.redis.hvals(name("seen"))
+            used = [slot for record in records for _, slot in sessions_of(record)]
+            free = list(map(int, self.redis.lrange(name("free"), 0, -1)))
+            assert sorted(used + free) == list(range(self.redis.strlen(name("slots")) // 4))
             assert self.redis.zrange(name("users"), 0, -1, withscores=True) == [
                 (u, 0) for u in sorted(stored)
             ]
-            newest = Counter(max(step for _, step in sessions) for sessions in stored.values())
+            newest = Counter(max(sessions.values()) for sessions in stored.values())
             assert {int(k): int(v) for k, v in self.redis.hgetall(name("newest")).items()} == newest
             ranked = dict(self.redis.zrange(name("ranked"), 0, -1, withscores=True))
             assert ranked == {user: -len(sessions) for user, sessions in stored.items() if len(sessions) > 1}

@@ -4,6 +4,7 @@ A call is drawn without knowing what is stored: `right` says whether it is made 
 generation, the offset that was applied), else for something else. `Situation` looks that up in the simulated server.
 """
 
+import itertools
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from hotpath.views import keys, link, store
 from hotpath.views.build import Build
 from hotpath.views.fold import CountPiece, LogChanges
 from hotpath.views.link import Stream, raw_script, script, state_script
+from hotpath.views.slots import Raise
 from hotpath.views.store import LogState
 from tests.simulation.stand_ins import SMALL
 from tests.support.live_views import record_of
@@ -34,6 +36,8 @@ PARTS = [
     "state",
     "users",
     "seen",
+    "slots",
+    "free",
     "newest",
     "ranked",
     "pages",
@@ -160,6 +164,21 @@ def _change(
     return _run(client, *(c for at, c in enumerate(commands) if at != lost))
 
 
+def _raise(
+    client: redis.Redis, now: Situation, known: bool, right: bool, slot: int, steps: list, newest: list
+) -> list[Any]:
+    """Steps of slots from `slot` on, by one who knows (if `known`) the ticket and (if `right`) how many there are."""
+    (reply,) = _run(client, store.slots_command(PREFIX, LOG_ID, now.live, 1))
+    if isinstance(reply, ResponseError) or reply[0] != b"OK":
+        return [reply]
+    slots = reply[2] if right else reply[2] + 1
+    runs = [slot, b"".join(step.to_bytes(4, "little") for step in steps[: max(0, slots - slot)])]
+    before = reply[1].decode() if known else "another"
+    piece = Raise(runs if runs[1] else [], newest)
+    command = store.raise_command(PREFIX, LOG_ID, now.live, before, store.new_ticket(), slots, piece)
+    return _run(client, command)
+
+
 def _switch(client: redis.Redis, now: Situation, right: bool, force: bool) -> store.Switch:
     old = str(now.live) if now.live else ""
     return store.switch(client, PREFIX, LOG_ID, old if right else "99", now.newest, force)
@@ -204,11 +223,13 @@ def _users(least: int = 1) -> st.SearchStrategy[list[bytes]]:
 _pages = st.lists(st.sampled_from(PAGES), min_size=1, unique=True)
 _names = st.lists(st.sampled_from([*PARTS, "pages:odd", "sessions:1"]), min_size=1)
 _garbage = st.sampled_from(
-    [b"", b"x", b"-1", b"2.5", b"9" * 15, record_of({b"s": 6, b"t": 9}), b"\0\0\0\6\5s"]
+    [b"", b"x", b"-1", b"2.5", b"9" * 15, record_of({b"s": 0, b"t": 1}), b"\6\0\0\0\5s"]
 )
 _damages = st.one_of(
     st.tuples(st.just("UNLINK")),
     st.tuples(st.just("SET"), _garbage),
+    st.tuples(st.just("RPUSH"), st.sampled_from([b"0", b"1", b"-1", b"x", b"900"])),
+    st.tuples(st.just("SETRANGE"), st.sampled_from([0, 4, 7]), st.sampled_from([b"", b"\0\0\0\0", b"\6"])),
     st.tuples(st.just("HSET"), st.sampled_from([*USERS, *PAGES, b"applied", b"base_step", b"6"]), _garbage),
     st.tuples(
         st.just("HDEL"), st.sampled_from([*USERS, b"applied", b"seen_step", b"swept", b"layout", b"6"])
@@ -231,6 +252,15 @@ _writes = [
         st.sampled_from(["live", "live", "building"]),
     ),
     _call(
+        "raise",
+        _raise,
+        _right,
+        _right,
+        st.integers(0, 4),
+        st.lists(st.sampled_from(STEPS[1:]), min_size=1, max_size=3),
+        st.sampled_from([[], [], [6, -1, 7, 1], [5, 0], [7, -1, 9, 1], [6, 2, 7, -2]]),
+    ),
+    _call(
         "publish",
         lambda client, now, at, until_us, end: _run(
             client,
@@ -245,7 +275,8 @@ _writes = [
     _call(
         "trim",
         lambda client, now, right, base, seen: _run(
-            client, store.trim_command(PREFIX, LOG_ID, now.live if right else 99, base, seen)
+            client,
+            store.trim_command(PREFIX, LOG_ID, now.live if right else 99, base, seen, store.new_ticket()),
         ),
         _right,
         Step,
@@ -280,6 +311,7 @@ _payloads = {
     "read_members": st.tuples(_w, _users()),
     "read_top": st.tuples(_w, st.integers(1, 4)),
     "read_views": st.tuples(_w, _pages),
+    "read_slots": st.tuples(st.integers(1, 9)),
     "contents_users": _users(),
     "contents_pages": _pages,
     "contents_keys": _names,
@@ -315,10 +347,11 @@ def calls() -> st.SearchStrategy[list[Call]]:
     return parts.map(lambda found: [call for part in found for call in part])
 
 
-def outcome(call: Call, client: redis.Redis, now: Situation) -> Any:
-    """What came of a call, errors by what production code makes of them."""
+def outcome(call: Call, client: redis.Redis, now: Situation, number: int) -> Any:
+    """What came of a call, errors by what production code makes of them. `number`: of the call, for its tickets."""
     try:
-        found = call.do(client, now)
+        with mock.patch.object(store, "_NUMBERS", itertools.count(1_000 * number)):
+            found = call.do(client, now)
     except ResponseError as error:
         found = [error]
     if not isinstance(found, list):

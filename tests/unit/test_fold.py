@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotpath.events import EventClass
-from hotpath.hash_table import HashTable
 from hotpath.views import fold
-from hotpath.views.acknowledged import Acknowledged
 from hotpath.views.fold import fold_block, fold_counts, fold_seen
+from hotpath.views.slots import Slots
 from tests.support.blocks import NOON_US, Event, append_events, new_block
 
 NOON_STEP = NOON_US // 10_000_000
@@ -105,43 +104,40 @@ def test_each_session_of_a_user_comes_once():
     assert seen.keys() == {(b"u-%d" % (i % 5), b"s-%d" % (i % 9)) for i in range(45)}
 
 
-def acknowledge(acknowledged: Acknowledged, changes: fold.LogChanges, seen_step: int = 0) -> None:
-    acknowledged.add(changes.session_hashes, changes.seen_steps, seen_step)
+def learn(slots: Slots, changes: fold.LogChanges) -> None:
+    """Every session has a slot behind the others, and its user no other one."""
+    steps = changes.seen_steps
+    places = slots.count + np.arange(steps.size)
+    slots.learn(changes.session_hashes, steps, np.column_stack([places, places, steps]))
 
 
-def test_what_was_acknowledged_is_left_out_and_page_views_are_not():
+def test_sessions_whose_slots_are_known_are_not_named_and_page_views_count_all_the_same():
     block = new_block(log_ids=(7, 9))
     rows = [Event(i, i % 2, user_id=f"u-{i}", session_id="s") for i in range(10)]
     append_events(block, rows)
-    known = {0: Acknowledged(), 1: Acknowledged()}
+    known = {0: Slots(), 1: Slots()}
+    known[0].load("a ticket", 0, b"")
     first = fold_block(block, {0: 0, 1: 0}, known)
     assert [len(changes.seen) for changes in first] == [15, 15]
-    acknowledge(known[0], first[0])
+    learn(known[0], first[0])
     again = fold_block(block, {0: 0, 1: 0}, known)
     assert [len(changes.seen) for changes in again] == [0, 15]
+    assert again[0].slots.size == 0
     assert [counts_of(a.pieces) for a in again] == [counts_of(f.pieces) for f in first]
     later = new_block()
-    append_events(later, [Event(10, time_us=NOON_US + 10_000_000, user_id="u-4", session_id="s"), rows[6]])
+    later_us = NOON_US + 10_000_000
+    events = [
+        Event(10, time_us=later_us, user_id="u-4", session_id="s"),
+        rows[6],
+        Event(11, time_us=later_us, user_id="u-4", session_id="another"),
+    ]
+    append_events(later, events)
     (changes,) = fold_block(later, {0: 0}, known)
-    assert seen_of(changes.seen) == {(b"u-4", b"s"): NOON_STEP + 1}
+    assert seen_of(changes.seen) == {(b"u-4", b"another"): NOON_STEP + 1}
+    slot = int(known[0].of(first[0].session_hashes)[first[0].seen[::3].index(b"u-4")])
+    assert (changes.slots.tolist(), changes.slot_steps.tolist()) == ([slot], [NOON_STEP + 1])
     known[0].clear()
     assert len(fold_block(block, {0: 0}, known)[0].seen) == 15
-
-
-@given(st.lists(st.tuples(st.integers(-40, 40), st.integers(1, 60), st.booleans()), max_size=200))
-def test_what_is_remembered_is_never_more_than_what_was_acknowledged(calls):
-    acknowledged, newest, seen_step = Acknowledged(sessions_max=30), {}, 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HashTable.__init__, "__defaults__", (4,))
-        acknowledged.clear()
-        for session, step, moves in calls:
-            hashes, steps = np.array([session]), np.array([step])
-            if acknowledged.are_news(hashes, steps)[0]:
-                acknowledged.add(hashes, steps, seen_step)
-            else:
-                assert newest[session or 1] >= step
-            newest[session or 1] = max(step, newest.get(session or 1, 0))
-            seen_step = max(seen_step, step - 20) if moves else seen_step
 
 
 def test_more_pairs_than_a_piece_may_have_are_split_by_offset():

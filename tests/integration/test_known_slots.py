@@ -1,4 +1,4 @@
-"""What Redis has acknowledged is not sent again, and what is stored is the same as if it were: whatever fails."""
+"""A worker that knows slots raises no step by name, and what is stored is the same as if it did: whatever fails."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -11,8 +11,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from hotpath.views import fold, link, postgres, refill, store
-from hotpath.views.acknowledged import Acknowledged
 from hotpath.views.contents import read_log
+from hotpath.views.slots import Slots
 from tests.integration.test_redis_sink import check, simple, state_of, stream
 from tests.support.blocks import NOON_US, Event
 from tests.support.live_views import World
@@ -20,11 +20,11 @@ from tests.support.live_views import World
 SECOND_US = 1_000_000
 
 
-class Nothing(Acknowledged):
-    """Remembers nothing: all is sent, always."""
+class Nothing(Slots):
+    """Knows no session: all are named, always."""
 
-    def are_news(self, session_hashes: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        return np.ones(steps.size, np.bool_)
+    def of(self, session_hashes: np.ndarray) -> np.ndarray:
+        return np.full(session_hashes.size, -1)
 
 
 class TwinWorld(World):
@@ -34,18 +34,18 @@ class TwinWorld(World):
 
 
 def touched(commands: list[link.Command]) -> int:
-    """Entries that commands raise last-seen steps with."""
+    """Entries that commands raise last-seen steps with by name."""
     payloads = [command[5] for command in commands if command[1] == link._SHAS["touch"]]
     return sum(len(msgpack.unpackb(payload, raw=True)[2]) for payload in payloads)
 
 
 @pytest.fixture
 def worlds(databases, redis_url) -> Iterator[tuple[TwinWorld, TwinWorld]]:
-    """Two of the same logs and events, of which the second sends everything; each has a database of its own."""
+    """Two of the same logs and events, of which the second names everything; each has a database of its own."""
     dsns = [databases.create() for _ in range(2)]
     made = [TwinWorld(dsn, redis_url.replace("/0", f"/{number}")) for number, dsn in enumerate(dsns)]
     for known in made[1].sink._logs:
-        known.acknowledged = Nothing()
+        known.slots = Nothing()
     yield made[0], made[1]
     for world, dsn in zip(made, dsns, strict=True):
         world.redis.flushdb()
@@ -138,7 +138,7 @@ STORED = (nothing, nothing, wiped, restored, rebuilt, rebuilt_by_another)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_stored_is_the_same_whether_it_is_sent_again_or_not(worlds, monkeypatch, seed):
+def test_what_is_stored_is_the_same_whether_slots_are_known_or_not(worlds, monkeypatch, seed):
     for name, value in ((store, "TOUCH_ENTRIES_MAX"), (fold, "PAIRS_MAX"), (refill, "PAIRS_MAX")):
         monkeypatch.setattr(name, value, 20)
     random_ = random.Random(seed)
@@ -189,8 +189,8 @@ def world(databases, redis_url) -> Iterator[World]:
     databases.drop(dsn)
 
 
-def sends_last_seen_steps(world: World, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether an event of a user who was seen in that step already makes the sink raise it."""
+def names_sessions(world: World, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether an event of a session that was seen before makes the sink name it."""
     sent = [0]
     with monkeypatch.context() as patch:
         count_touches(patch, sent, 0)
@@ -199,18 +199,18 @@ def sends_last_seen_steps(world: World, monkeypatch: pytest.MonkeyPatch) -> bool
     return sent[0] > 0
 
 
-def test_a_step_is_sent_once_and_again_when_it_may_be_gone(world, monkeypatch):
-    assert sends_last_seen_steps(world, monkeypatch)
-    assert not sends_last_seen_steps(world, monkeypatch)
+def test_a_session_is_named_once_and_again_when_its_slot_may_be_gone(world, monkeypatch):
+    assert names_sessions(world, monkeypatch)
+    assert not names_sessions(world, monkeypatch)
     world.sink._lose(RedisConnectionError("lost"))
     world.tick(NOON_US)
-    assert sends_last_seen_steps(world, monkeypatch), "the connection was lost"
-    assert not sends_last_seen_steps(world, monkeypatch)
+    assert names_sessions(world, monkeypatch), "the connection was lost"
+    assert not names_sessions(world, monkeypatch)
     generation = state_of(world, 0).generation
     rebuilt_by_another(world)
     assert state_of(world, 0).generation > generation
     world.tick(NOON_US)
-    assert sends_last_seen_steps(world, monkeypatch), "another generation is live"
-    assert not sends_last_seen_steps(world, monkeypatch)
+    assert names_sessions(world, monkeypatch), "another generation is live"
+    assert not names_sessions(world, monkeypatch)
     rebuilt(world)
-    assert sends_last_seen_steps(world, monkeypatch), "the healer had it"
+    assert names_sessions(world, monkeypatch), "the healer had it"
