@@ -20,7 +20,7 @@ from hotpath.shm.control import CONTROL_DTYPE, LOG_STATUS_DTYPE
 from hotpath.views import keys, link, store
 from hotpath.views.fold import fold_block
 from hotpath.views.slots import SLOTS_MAX, Slots
-from hotpath.views.store import LogState, Outcome
+from hotpath.views.store import LogState
 from hotpath.workers.bots import BotCounts
 from hotpath.workers.classify import classify_chunk, payload_room
 from hotpath.workers.copy_format import seal_rows
@@ -113,16 +113,18 @@ class Replay:
         began_s = time.thread_time()
         block = self._block
         logs = block.logs[: block.log_count]
-        work = fold_block(block, dict(enumerate(logs["first_offset"].tolist())), dict(enumerate(self._slots)))
+        moved = np.flatnonzero(logs["next_offset"] > logs["first_offset"]).tolist()
+        known = {index: self._slots[index] for index in moved}
+        work = fold_block(block, {index: int(logs["first_offset"][index]) for index in moved}, known)
         commands = [
             store.change_commands(self._prefix, GENERATION, changes, slots=slots)
-            for slots, changes in zip(self._slots, work, strict=False)
+            for slots, changes in zip(known.values(), work, strict=True)
         ]
         replies = iter(link.run(self._client, [command for of_log in commands for command in of_log]))
-        for slots, changes, of_log in zip(self._slots, work, commands, strict=False):
+        for slots, changes, of_log in zip(known.values(), work, commands, strict=True):
             answers = [next(replies) for _ in of_log]
             places = store.places_of(answers)
-            if store.outcome_of(answers) is not Outcome.APPLIED or places is None:
+            if places is None:
                 raise WorkersFailed(f"Redis did not take the changes: {answers[-1]}")
             slots.learn(changes.session_hashes, changes.seen_steps, places)
         self.apply_cpu_s += time.thread_time() - began_s
