@@ -9,14 +9,14 @@ end
 local scores = redis.call('ZMSCORE', key(ARGV[1], 'users'), unpack(users))
 local records = redis.call('HMGET', key(ARGV[1], 'seen'), unpack(users))
 local ranks = redis.call('ZMSCORE', key(ARGV[1], 'ranked'), unpack(users))
-local slots_key, found = key(ARGV[1], 'slots'), { 'OK' }
+local step_in, found = steps_of(key(ARGV[1], 'slots'), #users), { 'OK' }
 for i = 1, #users do
   local record, at = records[i] or '', 1
   local entry = { scores[i] or '', record, ranks[i] or '' }
   while at <= #record do
     local slot, _, last = session_at(record, at)
     if not slot then break end
-    entry[#entry + 1] = step_in(slots_key, slot) or ''
+    entry[#entry + 1] = step_in(slot) or ''
     at = last + 1
   end
   found[i + 1] = entry

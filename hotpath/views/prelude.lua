@@ -32,10 +32,19 @@ local function number_in(text, at)
   return ((d * 256 + c) * 256 + b) * 256 + a
 end
 
--- The step in a slot; nil when there is none. slots_key: the key `slots` of the generation.
-local function step_in(slots_key, slot)
-  local step = number_in(redis.call('GETRANGE', slots_key, 4 * slot, 4 * slot + 3), 1)
-  return step ~= 0 and step or nil
+-- A function that tells the step in a slot, nil where there is none. slots_key: the key `slots` of a generation.
+-- sessions: of how many one is about to ask: to read 4 KB costs as much as to ask for one.
+local function steps_of(slots_key, sessions)
+  local all = redis.call('STRLEN', slots_key) < 4096 * sessions and redis.call('GET', slots_key) or nil
+  return function(slot)
+    local step
+    if all then
+      step = number_in(all, 4 * slot + 1)
+    else
+      step = number_in(redis.call('GETRANGE', slots_key, 4 * slot, 4 * slot + 3), 1)
+    end
+    return step ~= 0 and step or nil
+  end
 end
 
 -- A session of a record of `seen`: its slot, and where its session_id begins and ends; nil when it is none.
@@ -45,12 +54,12 @@ local function session_at(record, at)
   return slot, at + 5, at + 4 + length
 end
 
--- Sessions of a record, {step, session_id, step, session_id, ...}; nil when it is none.
-local function sessions_of(slots_key, record)
+-- Sessions of a record, {step, session_id, step, session_id, ...}; nil when it is none. step_in: one of steps_of.
+local function sessions_of(step_in, record)
   local found, at = {}, 1
   repeat
     local slot, first, last = session_at(record, at)
-    local step = slot and step_in(slots_key, slot)
+    local step = slot and step_in(slot)
     if not step then return nil end
     found[#found + 1] = step
     found[#found + 1] = string.sub(record, first, last)
@@ -60,12 +69,12 @@ local function sessions_of(slots_key, record)
 end
 
 -- Of the sessions of a record: their newest step, how many are after step W, how many there are; nil when it is none.
-local function counts_of(slots_key, record, W)
+local function counts_of(step_in, record, W)
   if not record then return nil end
   local newest, after, count, at = 0, 0, 0, 1
   repeat
     local slot, _, last = session_at(record, at)
-    local step = slot and step_in(slots_key, slot)
+    local step = slot and step_in(slot)
     if not step then return nil end
     if step > newest then newest = step end
     if step > W then after = after + 1 end

@@ -9,7 +9,7 @@ local PIECE_MIN = 50
 if live_generation() ~= ARGV[1] then return { 'MOVED' } end
 local seen_step = redis.call('HGET', key(ARGV[1], 'state'), 'seen_step')
 if not seen_step or tonumber(seen_step) > W then return { 'MOVED' } end
-local ranked_key, seen_key, slots_key = key(ARGV[1], 'ranked'), key(ARGV[1], 'seen'), key(ARGV[1], 'slots')
+local ranked_key, seen_key = key(ARGV[1], 'ranked'), key(ARGV[1], 'seen')
 local newest = newest_of(ARGV[1])
 if not newest then return { 'BROKEN', 'newest' } end
 local unseen = 0 -- active users that were not looked at yet
@@ -28,6 +28,7 @@ local function users_with_more(than)
 end
 
 local piece = math.max(n, PIECE_MIN)
+local step_in = steps_of(key(ARGV[1], 'slots'), piece)
 local examined, bound, sure = 0, math.huge, 0
 while unseen > 0 do
   local found = redis.call('ZRANGE', ranked_key, examined, examined + piece - 1, 'WITHSCORES')
@@ -41,7 +42,7 @@ while unseen > 0 do
       bound, sure = stored, users_with_more(stored)
     end
     if sure >= n then return answer end
-    local last_seen, active = counts_of(slots_key, records[i], W)
+    local last_seen, active = counts_of(step_in, records[i], W)
     if not last_seen then return { 'BROKEN', 'seen' } end
     if active > 0 then
       unseen = unseen - 1
@@ -63,7 +64,7 @@ while unseen > 0 and active < n do
   local users, records = users_after(ARGV[1], last, piece)
   if #users == 0 then break end
   for i, user in ipairs(users) do
-    local last_seen, after, stored = counts_of(slots_key, records[i], W)
+    local last_seen, after, stored = counts_of(step_in, records[i], W)
     if not last_seen then return { 'BROKEN', 'seen' } end
     if after > 0 then active = active + 1 end
     if after > 0 and stored == 1 then

@@ -7,7 +7,7 @@ if not seen_step or tonumber(seen_step) > W then return { 'MOVED' } end
 local answer = { 'OK' }
 local record = redis.call('HGET', key(ARGV[1], 'seen'), user)
 if not record then return answer end
-local sessions = sessions_of(key(ARGV[1], 'slots'), record)
+local sessions = sessions_of(steps_of(key(ARGV[1], 'slots'), 1), record)
 if not sessions then return { 'BROKEN', 'seen' } end
 for i = 1, #sessions, 2 do
   if sessions[i] > W then

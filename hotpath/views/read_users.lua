@@ -13,10 +13,10 @@ if not count then
   return { 'OK', active }
 end
 local users, records = users_after(ARGV[1], last, count)
-local slots_key = key(ARGV[1], 'slots')
+local step_in = steps_of(key(ARGV[1], 'slots'), #users)
 local answer = { 'OK', #users == count and users[count] or '' }
 for i, user in ipairs(users) do
-  local newest = counts_of(slots_key, records[i], W)
+  local newest = counts_of(step_in, records[i], W)
   if not newest then return { 'BROKEN', 'seen' } end
   if newest > W then answer[#answer + 1] = user end
 end

@@ -27,9 +27,10 @@ end
 local last, steps_cursor, members_max = unpack(cmsgpack.unpack(ARGV[2]))
 local users, records = users_after(live, last, members_max)
 if #users > 0 then
+  local step_in = steps_of(key(live, 'slots'), #users)
   local ranks = call('ZMSCORE', key(live, 'ranked'), unpack(users))
   for i = 1, #users do
-    local last_seen, _, sessions = counts_of(key(live, 'slots'), records[i], 0)
+    local last_seen, _, sessions = counts_of(step_in, records[i], 0)
     if not last_seen then return { 'BROKEN', key(live, 'seen') } end
     if tonumber(ranks[i] or 0) ~= (sessions > 1 and -sessions or 0) then
       return { 'BROKEN', key(live, 'ranked') }

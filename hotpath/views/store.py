@@ -20,18 +20,19 @@ from hotpath.views.fold import LogChanges
 from hotpath.views.link import Command, Reply, run, script
 from hotpath.views.slots import Raise, Slots
 
-TOUCH_ENTRIES_MAX = 1_000
-"""(user, session) pairs of one script: 1.4 ms where steps rise, 2.3 where all users are new, 3.9 where all get another
-session. Twice as many cost no less each, and may pass 5 ms, which is too long for readers; half as many 5 % more."""
+TOUCH_ENTRIES_MAX = 500
+"""(user, session) pairs of one script: 2.1 ms where all users are new, 2.6 where steps rise, 3.8 where all get another
+session. Twice as many pass 5 ms, which is too long for readers."""
 TRIM_PAGES = 1_000
-TRIM_USERS = 1_500
-"""What one call of `trim.lua` takes away or looks at: 1.5 ms, twice that when all of the users have left."""
+TRIM_USERS = 500
+"""What one call of `trim.lua` takes away or looks at: 1.1 ms where nobody has left, 1.9 where all have, 3.3 where one of
+two sessions has."""
 SWEEP_TICKS = 60
 """Over how many ticks a sweep over all users of a log is spread: half of the distance between two. As fast as it could
 go, one took a fifth of Redis, for half a minute."""
 SWEEP_STEPS = 12
 """How far seen_step moves between two sweeps over all users of a log. Who has left stays up to two minutes longer, 0.4
-of the window. A user costs 1 us, and up to 8 where some of several sessions have left: every minute, sweeps took an
+of the window. A user costs 1 to 2 us, and up to 7 where one of several sessions has left: every minute, sweeps took an
 eighth of Redis at 100,000 events/s of a million people."""
 SCRUB_USERS = 2_000
 SCRUB_USERS_MAX = 1_000
@@ -163,8 +164,8 @@ def places_of(replies: list[Reply]) -> np.ndarray | None:
     """Where sessions that were raised by name stand, as `Slots.learn` takes it; None when not all were applied."""
     if any(isinstance(reply, ResponseError) or reply[0] != b"OK" for reply in replies):
         return None
-    found = [reply[2] for reply in replies if len(reply) > 2]
-    return np.array([place for places in found for place in places], np.int64).reshape(-1, 3)
+    found = [np.array(reply[2:], np.int64).T for reply in replies if len(reply) > 2]
+    return np.concatenate([np.zeros((0, 3), np.int64), *found])
 
 
 def is_broken(error: ResponseError) -> bool:

@@ -2,8 +2,8 @@
 -- payload: {ticket before ('' for any), ticket after, {user, ...}, {session, ...}, {step, ...}}, three lists of one
 -- length in any order, each session_id behind its length, as in records. Tickets chain what changes `slots`: a piece
 -- whose predecessor was lost is refused. Scripts are not rolled back: everything is checked before the first write.
--- Returns, where it is live, what the sender may keep: {'OK', '', {slot, slot of the user's first session, newest step of
--- the user, ...}}, three numbers an entry in their order, -1 for what was left out.
+-- Returns, where it is live, what the sender may keep: {'OK', '', {slot, ...}, {slot of the user's first session, ...},
+-- {newest step of the user, ...}}, of each entry in their order, -1 for what was left out.
 local generation, live = ARGV[1], ARGV[3] == 'live'
 if live then
   local live_now = live_generation()
@@ -23,18 +23,28 @@ local seen_key, slots_key, free_key = key(generation, 'seen'), key(generation, '
 local stored = redis.call('HMGET', seen_key, unpack(users))
 local slots_end = redis.call('STRLEN', slots_key) / 4
 if slots_end % 1 ~= 0 then return { 'BROKEN', slots_key } end
-local pack = struct.pack
+local pack, find = struct.pack, string.find
+local known = 0
+for i = 1, #users do
+  if stored[i] then known = known + 1 end
+end
+local stored_step = steps_of(slots_key, known)
 
+local packed = {} -- step -> its four bytes
+for _, step in ipairs(steps) do
+  if not packed[step] then packed[step] = pack('<I4', step) end
+end
 local free, taken = nil, 0
-local fresh = {} -- steps of the slots from slots_end on
+local fresh = {} -- steps of the slots from slots_end on, packed
 local raised = {} -- slot -> step
 -- A slot that no session has, for one last seen in `step`; nil when the list of those is none.
 local function new_slot(step)
   if not free then free = redis.call('LRANGE', free_key, 0, #users - 1) end
   if not free[taken + 1] then
-    fresh[#fresh + 1] = pack('<I4', step)
-    raised[slots_end + #fresh - 1] = step
-    return slots_end + #fresh - 1
+    local slot = slots_end + #fresh
+    fresh[#fresh + 1] = packed[step]
+    raised[slot] = step
+    return slot
   end
   taken = taken + 1
   local slot = tonumber(free[taken])
@@ -43,38 +53,24 @@ local function new_slot(step)
   return slot
 end
 
-local records, changed = {}, {} -- user -> record; the users of those that change
-local last_seen = {} -- user -> newest step
-local slots = {} -- of the entries
-local added, ranked = {}, {}
+local first = {} -- user -> which entry is their first; what follows is by that
+local records, last_seen = {}, {}
+local changed, ranked = {}, {}
+local slots = {} -- of each entry
 local newest = {} -- step -> users more or fewer
-
-local function move(user, to)
-  local from = last_seen[user]
-  if from then newest[from] = (newest[from] or 0) - 1 end
-  newest[to] = (newest[to] or 0) + 1
-  last_seen[user] = to
-end
-
-local function put(user, record)
-  if not changed[user] then
-    changed[user] = true
-    changed[#changed + 1] = user
-  end
-  records[user] = record
-end
+local added, fields = {}, {}
 
 -- Slot and step of a session in a record, both nil when it has none; then the record's newest step, and how many
 -- sessions it has; no newest step when it is no record. No string is made of what is only looked at.
 local function find_session(record, session)
-  local found = string.find(record, session, 5, true)
+  local found = find(record, session, 5, true)
   local newest_step, count, at = 0, 0, 1
   local slot_of, step_of
   repeat
     local slot, _, last = session_at(record, at)
-    local step = slot and (raised[slot] or step_in(slots_key, slot))
+    local step = slot and (raised[slot] or stored_step(slot))
     if not step then return nil end
-    if found and found < at + 4 then found = string.find(record, session, at + 4, true) end -- that was within another
+    if found and found < at + 4 then found = find(record, session, at + 4, true) end -- that was within another one
     if found == at + 4 then slot_of, step_of = slot, step end
     if step > newest_step then newest_step = step end
     count, at = count + 1, last + 1
@@ -85,42 +81,51 @@ end
 for i, user in ipairs(users) do
   local step, session = steps[i], sessions[i]
   if step > floor then
-    local record = records[user] or stored[i]
+    local at = first[user] or i
+    local record = records[at] or stored[i]
+    first[user] = at
     if not record then
       local slot = new_slot(step)
       if not slot then return { 'BROKEN', free_key } end
-      added[#added + 1] = 0
+      slots[i], records[i], last_seen[i], changed[i] = slot, pack('<I4', slot) .. session, step, true
+      newest[step] = (newest[step] or 0) + 1
+      added[#added + 1] = '0'
       added[#added + 1] = user
-      move(user, step)
-      put(user, pack('<I4', slot) .. session)
-      slots[i] = slot
     else
-      local slot, known, newest_step, count = find_session(record, session)
+      local slot, slot_step, newest_step, count = find_session(record, session)
       if not newest_step then return { 'BROKEN', seen_key } end
-      records[user], last_seen[user] = record, newest_step
+      records[at] = record
       if not slot then
         slot = new_slot(step)
         if not slot then return { 'BROKEN', free_key } end
-        put(user, record .. pack('<I4', slot) .. session)
-        ranked[user] = -(count + 1)
-      elseif step > known then
+        records[at], changed[at], ranked[at] = record .. pack('<I4', slot) .. session, true, -(count + 1)
+      elseif step > slot_step then
         raised[slot] = step
       end
-      if step > newest_step then move(user, step) end
-      slots[i] = slot
+      if step > newest_step then
+        newest[newest_step] = (newest[newest_step] or 0) - 1
+        newest[step] = (newest[step] or 0) + 1
+        newest_step = step
+      end
+      slots[i], last_seen[at] = slot, newest_step
     end
+  else
+    slots[i] = -1
   end
 end
 local add_to_newest = adds_to_newest(generation, newest)
 if not add_to_newest then return { 'BROKEN', key(generation, 'newest') } end
 
-local fields, ranks = {}, {}
-for i, user in ipairs(changed) do
-  fields[2 * i - 1], fields[2 * i] = user, records[user]
-end
-for user, rank in pairs(ranked) do
-  ranks[#ranks + 1] = rank
-  ranks[#ranks + 1] = user
+local ranks = {}
+for i, user in ipairs(users) do
+  if changed[i] then
+    fields[#fields + 1] = user
+    fields[#fields + 1] = records[i]
+  end
+  if ranked[i] then
+    ranks[#ranks + 1] = ranked[i]
+    ranks[#ranks + 1] = user
+  end
 end
 if #added > 0 then redis.call('ZADD', key(generation, 'users'), unpack(added)) end
 if #fields > 0 then redis.call('HSET', seen_key, unpack(fields)) end
@@ -128,16 +133,15 @@ if #ranks > 0 then redis.call('ZADD', key(generation, 'ranked'), unpack(ranks)) 
 if taken > 0 then redis.call('LTRIM', free_key, taken, -1) end
 if #fresh > 0 then redis.call('SETRANGE', slots_key, 4 * slots_end, table.concat(fresh)) end
 for slot, step in pairs(raised) do
-  if slot < slots_end then redis.call('SETRANGE', slots_key, 4 * slot, pack('<I4', step)) end
+  if slot < slots_end then redis.call('SETRANGE', slots_key, 4 * slot, packed[step]) end
 end
 add_to_newest()
 redis.call('HSET', state_key, 'touched', after)
 if not live then return { 'OK', '' } end
-local places = {}
+local owners, newest_steps = {}, {}
 for i, user in ipairs(users) do
-  local slot = slots[i]
-  places[3 * i - 2] = slot or -1
-  places[3 * i - 1] = slot and session_at(records[user], 1) or -1
-  places[3 * i] = slot and last_seen[user] or -1
+  local at = slots[i] >= 0 and first[user]
+  owners[i] = at and session_at(records[at], 1) or -1
+  newest_steps[i] = at and last_seen[at] or -1
 end
-return { 'OK', '', places }
+return { 'OK', '', slots, owners, newest_steps }

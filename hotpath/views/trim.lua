@@ -51,13 +51,14 @@ if not cursor then
   if seen_step < swept + sweep_steps then return { 'OK', '0' } end
   swept, cursor = seen_step, ''
 end
-local freed = {}
+local users, records = users_after(live, cursor, users_max)
+local step_in, freed = steps_of(slots_key, #users), {}
 -- A record less its sessions up to step W, whose slots are freed.
 local function cut(record, W)
   local kept, at = '', 1
   repeat
     local slot, _, last = session_at(record, at)
-    if step_in(slots_key, slot) > W then
+    if step_in(slot) > W then
       kept = kept .. string.sub(record, at, last)
     else
       freed[#freed + 1] = slot
@@ -67,11 +68,10 @@ local function cut(record, W)
   return kept
 end
 
-local users, records = users_after(live, cursor, users_max)
 local gone, unranked, kept, ranks = {}, {}, {}, {}
 local newest = {} -- step -> users fewer
 for i, user in ipairs(users) do
-  local last_seen, after, stored = counts_of(slots_key, records[i], seen_step)
+  local last_seen, after, stored = counts_of(step_in, records[i], seen_step)
   if not last_seen then return { 'BROKEN', seen_key } end
   if after == 0 then
     gone[#gone + 1] = user
