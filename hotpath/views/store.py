@@ -25,8 +25,8 @@ TOUCH_ENTRIES_MAX = 500
 session. Twice as many pass 5 ms, which is too long for readers."""
 TRIM_PAGES = 1_000
 TRIM_USERS = 500
-"""What one call of `trim.lua` takes away or looks at: 1.1 ms where nobody has left, 1.9 where all have, 3.3 where one of
-two sessions has."""
+"""What one call of `trim.lua` takes away or looks at: 1.1 ms where nobody has left, 1.9 where all have, 3.3 where one
+of two sessions has."""
 SWEEP_TICKS = 60
 """Over how many ticks a sweep over all users of a log is spread: half of the distance between two. As fast as it could
 go, one took a fifth of Redis, for half a minute."""
