@@ -281,8 +281,8 @@ MUTANTS = (
         "trimming takes users of a step inside the window",
         lambda: in_script(
             "trim",
-            "counts_of(slots_key, records[i], seen_step)",
-            "counts_of(slots_key, records[i], seen_step + 1)",
+            "counts_of(step_in, records[i], seen_step)",
+            "counts_of(step_in, records[i], seen_step + 1)",
         ),
     ),
     _mutant(
