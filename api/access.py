@@ -66,7 +66,7 @@ def asked_by_name(settings: ApiSettings, host: str) -> bool:
     except ValueError:
         return False
     if settings.api_hosts:
-        return name in (host.lower() for host in settings.api_hosts)
+        return name in settings.api_hosts
     guarded = bool(settings.api_token.get_secret_value())
     return guarded or not is_loopback(settings.api_host) or is_loopback(name)
 

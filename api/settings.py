@@ -1,14 +1,19 @@
 """The read API's settings, beside those of every process."""
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+
+from pydantic import Field, SecretStr, StringConstraints
 
 from hotpath.settings import Settings
+
+
+HostName = Annotated[str, StringConstraints(to_lower=True)]
 
 
 class ApiSettings(Settings):
     api_host: str = Field("127.0.0.1", description="where the read API is served")
     api_port: int = Field(8000, ge=0, le=65_535, description="its port; 0 takes any free one")
-    api_hosts: list[str] = Field(
+    api_hosts: list[HostName] = Field(
         default_factory=list,
         description="host names it answers to, as JSON; unless told: any, but on loopback without a token only "
         "loopback's own",
