@@ -6,7 +6,6 @@ from pydantic import Field, SecretStr, StringConstraints
 
 from hotpath.settings import Settings
 
-
 HostName = Annotated[str, StringConstraints(to_lower=True)]
 
 
