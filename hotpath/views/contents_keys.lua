@@ -2,16 +2,12 @@
 -- 'type', 'orphan' (its list does not have it) or 'unknown'. ARGV: generation, payload {name, name, ...}.
 local names = cmsgpack.unpack(ARGV[2])
 if live_generation() ~= ARGV[1] then return { 'MOVED' } end
-local types = {
-  state = 'hash', users = 'zset', seen = 'hash', slots = 'string', free = 'list', newest = 'hash', ranked = 'zset',
-  pages = 'zset', steps = 'zset',
-}
 local listed = { pages = { 'hash', 'steps' } }
 
 local function fault_of(name)
   local full = key(ARGV[1], name)
   if redis.call('EXISTS', full) == 0 then return '' end -- gone since it was found
-  if types[name] then return is_type(full, types[name]) and '' or 'type' end
+  if TYPES[name] then return is_type(full, TYPES[name]) and '' or 'type' end
   local colon = string.find(name, ':', 1, true)
   local kind = colon and listed[string.sub(name, 1, colon - 1)]
   if not kind then return 'unknown' end

@@ -3,9 +3,8 @@
 -- ARGV: generation, payload {user, ...}.
 local users = cmsgpack.unpack(ARGV[2])
 if live_generation() ~= ARGV[1] then return { 'MOVED' } end
-for name, wanted in pairs({ users = 'zset', seen = 'hash', slots = 'string', ranked = 'zset' }) do
-  if not is_type(key(ARGV[1], name), wanted) then return { 'BROKEN', name } end
-end
+local _, wrong = wrong_part(ARGV[1], { 'users', 'seen', 'slots', 'ranked' })
+if wrong then return { 'BROKEN', wrong } end
 local scores = redis.call('ZMSCORE', key(ARGV[1], 'users'), unpack(users))
 local records = redis.call('HMGET', key(ARGV[1], 'seen'), unpack(users))
 local ranks = redis.call('ZMSCORE', key(ARGV[1], 'ranked'), unpack(users))

@@ -13,7 +13,7 @@ for _, step in ipairs(steps) do
   redis.call('ZREM', steps_key, step)
 end
 if #steps == keys_max then return { 'OK', '1' } end
-for _, name in ipairs({ 'pages', 'users', 'seen', 'slots', 'free', 'newest', 'ranked', 'steps' }) do
+for name in pairs(TYPES) do
   redis.call('UNLINK', key(generation, name))
 end
 return { 'OK', '0' }

@@ -15,12 +15,19 @@ local function is_type(name, wanted)
   return found == wanted or found == 'none'
 end
 
--- The first key of what the generation holds of users that is of another type; nil when all are what they must be.
-local function wrong_of_users(generation)
-  local types = { users = 'zset', seen = 'hash', slots = 'string', free = 'list', newest = 'hash', ranked = 'zset' }
-  for name, wanted in pairs(types) do
+-- The parts of a generation beside the hashes pages:<step>; those of users; those of pages.
+local TYPES = {
+  state = 'hash', users = 'zset', seen = 'hash', slots = 'string', free = 'list', newest = 'hash', ranked = 'zset',
+  pages = 'zset', steps = 'zset',
+}
+local OF_USERS = { 'users', 'seen', 'slots', 'free', 'newest', 'ranked' }
+local OF_PAGES = { 'pages', 'steps' }
+
+-- The first of these parts that is of another type, as its key and by its name; nil when all are what they must be.
+local function wrong_part(generation, names)
+  for _, name in ipairs(names) do
     local full = key(generation, name)
-    if not is_type(full, wanted) then return full end
+    if not is_type(full, TYPES[name]) then return full, name end
   end
   return nil
 end

@@ -6,7 +6,7 @@ local live = live_generation()
 if live ~= ARGV[1] then return { 'MOVED', live } end
 local state_key = key(live, 'state')
 if not is_type(state_key, 'hash') then return { 'BROKEN', state_key } end
-local wrong = wrong_of_users(live)
+local wrong = wrong_part(live, OF_USERS)
 if wrong then return { 'BROKEN', wrong } end
 local state = redis.call('HMGET', state_key, 'applied', 'touched')
 if not state[1] then return { 'EMPTY', '' } end

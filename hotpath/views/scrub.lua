@@ -5,11 +5,8 @@
 -- Every other script leaves each of these true, trimming included, so what is found otherwise came from outside.
 local live = live_generation()
 if live ~= ARGV[1] then return { 'MOVED', live } end
-local wrong = wrong_of_users(live)
+local wrong = wrong_part(live, OF_USERS) or wrong_part(live, OF_PAGES)
 if wrong then return { 'BROKEN', wrong } end
-for _, name in ipairs({ 'pages', 'steps' }) do
-  if not is_type(key(live, name), 'zset') then return { 'BROKEN', key(live, name) } end
-end
 local call = redis.call
 local stored = call('HLEN', key(live, 'seen'))
 local newest, newest_sum = newest_of(live)

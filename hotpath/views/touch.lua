@@ -11,7 +11,7 @@ if live then
 end
 local state_key = key(generation, 'state')
 if not is_type(state_key, 'hash') then return { 'BROKEN', state_key } end
-local wrong = wrong_of_users(generation)
+local wrong = wrong_part(generation, OF_USERS)
 if wrong then return { 'BROKEN', wrong } end
 local state = redis.call('HMGET', state_key, 'applied', 'seen_step', 'touched')
 if not state[1] then return { 'EMPTY', '' } end

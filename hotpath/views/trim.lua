@@ -15,10 +15,8 @@ local pages_key, steps_key = key(live, 'pages'), key(live, 'steps')
 local users_key, ranked_key = key(live, 'users'), key(live, 'ranked')
 local seen_key, slots_key = key(live, 'seen'), key(live, 'slots')
 if not is_type(state_key, 'hash') then return { 'BROKEN', state_key } end
-local wrong = wrong_of_users(live)
+local wrong = wrong_part(live, OF_USERS) or wrong_part(live, OF_PAGES)
 if wrong then return { 'BROKEN', wrong } end
-if not is_type(pages_key, 'zset') then return { 'BROKEN', pages_key } end
-if not is_type(steps_key, 'zset') then return { 'BROKEN', steps_key } end
 local state = redis.call('HMGET', state_key, 'base_step', 'seen_step', 'swept', 'cursor', 'touched')
 if not state[1] then return { 'EMPTY', '' } end
 local base_target, seen_target, pages_max, users_max, sweep_steps, ticket = unpack(cmsgpack.unpack(ARGV[2]))

@@ -12,7 +12,7 @@ from hotpath.views import fold, keys, link, refill, store
 from hotpath.views.store import LogState, parse_state
 from hotpath.workers import redis_upkeep
 from tests.support.blocks import NOON_US, Event
-from tests.support.live_views import World, stored_sessions
+from tests.support.live_views import VIEW_PARTS, World, stored_sessions
 from tests.support.pipeline import wait_until
 
 SECOND_US = 1_000_000
@@ -193,23 +193,7 @@ def test_a_touch_that_failed_keeps_counts_back(world):
     assert state_of(world, 1).generation == other, "the other log was left alone"
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        "state",
-        "users",
-        "seen",
-        "slots",
-        "free",
-        "newest",
-        "ranked",
-        "pages",
-        "steps",
-        "pages:*",
-        "current",
-        "generations",
-    ],
-)
+@pytest.mark.parametrize("part", [*VIEW_PARTS, "pages:*", "current", "generations"])
 def test_a_key_of_a_wrong_type_is_healed_and_nothing_is_left_behind(world, part):
     world.run(simple(world), NOON_US)
     log_id = world.log_ids[0]

@@ -18,6 +18,9 @@ from hotpath.workers.redis_sink import RedisSink
 from tests.support.blocks import NOON_US, Event, append_events, new_block
 from tests.support.pipeline import wait_until
 
+VIEW_PARTS = ["state", "users", "seen", "slots", "free", "newest", "ranked", "pages", "steps"]
+"""Of a generation, beside the hashes pages:<step>."""
+
 
 def record_of(slots: dict[bytes, int]) -> bytes:
     """What stands in `seen` of a user with these sessions (session_id -> slot)."""

@@ -22,7 +22,7 @@ from hotpath.views.link import Stream, raw_script, script, state_script
 from hotpath.views.slots import Raise
 from hotpath.views.store import LogState
 from tests.simulation.stand_ins import SMALL
-from tests.support.live_views import record_of
+from tests.support.live_views import VIEW_PARTS, record_of
 from tests.support.redis_commands import many
 
 PREFIX, LOG_ID = "v", 7
@@ -32,22 +32,7 @@ USERS = [b"u", b"v", b"\xff\0", b"w"]
 SESSIONS = [b"s", b"t", b"long" * 9]
 PAGES = [b"/", b"/a", b"/\xff"]
 STEPS = [0, 5, 6, 7, 9, 300]
-PARTS = [
-    "state",
-    "users",
-    "seen",
-    "slots",
-    "free",
-    "newest",
-    "ranked",
-    "pages",
-    "steps",
-    "pages:6",
-    "pages:7",
-    "pages:9",
-    "odd",
-    "x:1",
-]
+PARTS = [*VIEW_PARTS, "pages:6", "pages:7", "pages:9", "odd", "x:1"]
 Step = st.sampled_from(STEPS)
 
 
