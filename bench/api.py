@@ -97,7 +97,7 @@ def table(result: dict) -> Table:
         if "streams" in row:
             name = f"{row['streams']} {name}" if key == "streams" else name
             answered = f"{row['events_per_stream_and_s_mean']} events/s each"
-            failed = row["streams"] - row["still_open"]
+            failed = row["streams"] - min(row["still_open"], row["served"])
         else:
             answered, failed = f"{row['requests_per_s']:,.0f}/s", row["failed"]
         times = [str(row.get(part, "-")) for part in ("p50_ms", "p99_ms", "max_ms")]

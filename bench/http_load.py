@@ -16,6 +16,8 @@ import numpy as np
 import uvloop
 
 _END = b"\r\n\r\n"
+FIRST_SNAPSHOT_S = 30
+"""How long is waited for the first snapshot of every stream; those without one are told by `served`."""
 
 
 class Connection(asyncio.Protocol):
@@ -138,6 +140,9 @@ async def _stream(port: int, path: str, streams: int, seconds: float) -> dict[st
     for _ in range(streams):
         _, listener = await loop.create_connection(lambda: Listener(ages_ms, path), "127.0.0.1", port)
         listeners.append(listener)
+    deadline = time.perf_counter() + FIRST_SNAPSHOT_S
+    while not all(listener.events for listener in listeners) and time.perf_counter() < deadline:
+        await asyncio.sleep(0.1)
     await asyncio.sleep(2)
     ages_ms.clear()
     before = [listener.events for listener in listeners]
@@ -146,6 +151,7 @@ async def _stream(port: int, path: str, streams: int, seconds: float) -> dict[st
     return {
         "streams": streams,
         "still_open": sum(listener.open for listener in listeners),
+        "served": sum(listener.events > 0 for listener in listeners),
         "events_per_stream_and_s_least": round(min(got) / seconds, 2),
         "events_per_stream_and_s_mean": round(sum(got) / len(got) / seconds, 2),
         **_percentiles(np.array(ages_ms)),
