@@ -295,7 +295,7 @@ def measure(at: Place, arguments: argparse.Namespace, console: Console) -> dict[
         "broker": consumed.broker_us,
         "orjson": parse_us(consumed.sample),
         "postgres": raw["server_us_per_row"],
-        "redis": apply_topic(at.settings, PARTITIONS, at.pids["redis"]).server_us,
+        "redis": apply_topic(at.settings, PARTITIONS, arguments.procs, at.pids["redis"]).server_us,
     }
     host = machine()
     bound = limit(host["cores"], parts_us)

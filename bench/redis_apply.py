@@ -1,8 +1,8 @@
 """Redis alone: the changes of the topic's messages, applied once more by one client, with nothing beside it.
 
-What a server cannot do without for these views as they are stored now: the same rows, folded in blocks of the same
-size, by slots where those are known as a worker does, sent by the same commands, under a prefix of their own. No gaps,
-no trimming, no readers.
+What a server cannot do without for these views as they are stored now: the same rows, as many of each log at once as by
+workers that are behind, by slots where those are known as a worker does, sent by the same commands, under a prefix of
+their own. No gaps, no trimming, no readers.
 """
 
 import time
@@ -18,13 +18,14 @@ from hotpath.settings import PipelineSettings, Settings
 from hotpath.shm.block import Block
 from hotpath.shm.control import CONTROL_DTYPE, LOG_STATUS_DTYPE
 from hotpath.views import keys, link, store
-from hotpath.views.fold import fold_block
+from hotpath.views.fold import fold_blocks
 from hotpath.views.slots import SLOTS_MAX, Slots
 from hotpath.views.store import LogState
 from hotpath.workers.bots import BotCounts
 from hotpath.workers.classify import classify_chunk, payload_room
 from hotpath.workers.copy_format import seal_rows
 from hotpath.workers.logs import LogHandle
+from hotpath.workers.sink_threads import BLOCKS_AT_ONCE
 from hotpath.workers.source import Chunk, Source
 
 TIMEOUT_S = 30
@@ -39,8 +40,8 @@ class RedisApply:
     server_us: float | None
 
 
-def apply_topic(settings: Settings, partitions: int, redis_pid: int | None) -> RedisApply:
-    """Apply the whole topic. Raises WorkersFailed when Redis does not take it."""
+def apply_topic(settings: Settings, partitions: int, procs: int, redis_pid: int | None) -> RedisApply:
+    """Apply the whole topic, as so many workers would. Raises WorkersFailed when Redis does not take it."""
     given = PipelineSettings(**settings.model_dump())
     ranges = log_ranges(settings, list(range(partitions)))
     handles = [LogHandle(number, number, 1, first, 0) for number, (first, _) in ranges.items()]
@@ -48,7 +49,7 @@ def apply_topic(settings: Settings, partitions: int, redis_pid: int | None) -> R
     status = np.zeros(len(handles), LOG_STATUS_DTYPE)
     source = Source(given, settings.topic, handles, status, np.zeros(1, CONTROL_DTYPE)[0])
     client = link.connect(settings.redis_url, TIMEOUT_S)
-    replay = Replay(given, handles, client, f"{settings.redis_prefix}:alone")
+    replay = Replay(given, handles, client, f"{settings.redis_prefix}:alone", BLOCKS_AT_ONCE * procs)
     meter = CpuMeter({"redis": redis_pid})
     try:
         while replay.events < expected:
@@ -65,13 +66,19 @@ class Replay:
     """One block, filled and applied again and again; one generation per log."""
 
     def __init__(
-        self, settings: PipelineSettings, handles: list[LogHandle], client: redis.Redis, prefix: str
+        self,
+        settings: PipelineSettings,
+        handles: list[LogHandle],
+        client: redis.Redis,
+        prefix: str,
+        blocks: int = 1,
     ) -> None:
+        """blocks: the block is as large as so many of the pipeline's."""
         self._settings = settings
         self._client = client
         self._prefix = prefix
         self._block = Block.private(
-            settings.block_rows_max, settings.block_arena_mib << 20, logs_max=len(handles)
+            blocks * settings.block_rows_max, blocks * settings.block_arena_mib << 20, logs_max=len(handles)
         )
         self._counts = [BotCounts(settings.bot_page_views_max, settings.late_max_s) for _ in handles]
         self._room = payload_room(0)
@@ -115,7 +122,7 @@ class Replay:
         logs = block.logs[: block.log_count]
         moved = np.flatnonzero(logs["next_offset"] > logs["first_offset"]).tolist()
         known = {index: self._slots[index] for index in moved}
-        work = fold_block(block, {index: int(logs["first_offset"][index]) for index in moved}, known)
+        work = fold_blocks([block], {index: int(logs["first_offset"][index]) for index in moved}, known)
         commands = [
             store.change_commands(self._prefix, GENERATION, changes, slots=slots)
             for slots, changes in zip(known.values(), work, strict=True)
@@ -123,7 +130,7 @@ class Replay:
         replies = iter(link.run(self._client, [command for of_log in commands for command in of_log]))
         for slots, changes, of_log in zip(known.values(), work, commands, strict=True):
             answers = [next(replies) for _ in of_log]
-            places = store.places_of(answers)
+            places = store.places_of(answers, changes.seen_steps)
             if places is None:
                 raise WorkersFailed(f"Redis did not take the changes: {answers[-1]}")
             slots.learn(changes.session_hashes, changes.seen_steps, places)

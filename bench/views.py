@@ -73,11 +73,12 @@ def main() -> None:
     parser.add_argument("--before", type=int, default=2_000_000, help="events before these, not measured")
     parser.add_argument("--users", type=int, default=USERS)
     parser.add_argument("--as-if-rate", type=float, default=AS_IF_RATE)
+    parser.add_argument("--blocks", type=int, default=1, help="blocks of a worker that are applied at once")
     options = parser.parse_args()
     settings = PipelineSettings()
     with _private_redis() as server:
         handles = [LogHandle(number, number, 1, 0, 0) for number in range(PARTITIONS)]
-        replay = Replay(settings, handles, link.connect(server.url, 30), "bench")
+        replay = Replay(settings, handles, link.connect(server.url, 30), "bench", options.blocks)
         process = psutil.Process(server.process.identity().pid)
         began = None
         workload = Workload(

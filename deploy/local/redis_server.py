@@ -4,6 +4,7 @@ State owned: `redis/NAME/` in the home: its configuration (with the password) an
 """
 
 import importlib.util
+import os
 import re
 import shutil
 import signal
@@ -19,6 +20,9 @@ from deploy.local.home import LOOPBACK, Home
 from deploy.local.processes import Process, write_private
 
 _VERSION_MIN = (6, 2)  # the first with ZADD GT
+# Scripts hand over a thousand strings at once, each in memory of its own. Where the server's malloc is glibc's (a
+# wheel's is), so many pieces of a size stay at hand, not seven: page views take three quarters of the time.
+_MALLOC = "glibc.malloc.tcache_count=2000"
 _START_DEADLINE_S = 60  # loading a large append-only file takes a while; an empty one takes 50 ms
 
 
@@ -65,7 +69,12 @@ class RedisServer:
             configuration = self.folder / "redis.conf"
             write_private(configuration, self._configuration(self.home.port(self.name)))
             command = [str(self.program or binary()), str(configuration)]
-            self.process.start(command, folder=self.folder, leash=self.leash)
+            self.process.start(
+                command,
+                folder=self.folder,
+                environment={"GLIBC_TUNABLES": _MALLOC, **os.environ},
+                leash=self.leash,
+            )
         self.process.wait_until(self.healthy, "answering", _START_DEADLINE_S)
 
     def healthy(self) -> bool:

@@ -90,16 +90,18 @@ class Ring:
 
     # The Redis sink's side.
 
-    def to_apply(self) -> Block | None:
-        """The oldest committed block that is not in Redis; None when there is none, or while detached."""
-        if self.detached or self.applied >= self.committed:
-            return None
-        return self._blocks[self.applied % self.slots]
+    def to_apply(self, blocks_max: int = 1) -> list[Block]:
+        """The oldest committed blocks that are not in Redis, in their order; none while detached."""
+        if self.detached:
+            return []
+        end = min(self.committed, self.applied + blocks_max)
+        return [self._blocks[number % self.slots] for number in range(self.applied, end)]
 
-    def release_applied(self) -> None:
-        """Say that the block `to_apply` gave is in Redis."""
-        assert not self.detached and self.applied < self.committed, "applied a block that was never committed"
-        self._cursors[APPLIED] += 1
+    def release_applied(self, blocks: int = 1) -> None:
+        """Say that so many of the blocks `to_apply` gave are in Redis."""
+        ready = self.committed - self.applied
+        assert not self.detached and blocks <= ready, "applied a block that was never committed"
+        self._cursors[APPLIED] += blocks
 
     def detach(self) -> None:
         """Let the Redis sink's cursor go: Redis is away, and Postgres must not wait for it."""

@@ -8,7 +8,7 @@ there the chain may go on, to a later offset.
 from collections import defaultdict
 
 from hotpath.views import store
-from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges
+from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges, in_rounds
 from hotpath.views.link import Stream
 from hotpath.views.store import LogState
 
@@ -57,7 +57,7 @@ class Build:
         self._pieces += 1
         before, self._link = self._link, target or f"{store.BUILDING}{self._pieces}"
         piece = CountPiece(0, 0, [[step, increments] for step, increments in self._counts.items()])
-        changes = LogChanges(self._log_id, 0, 0, self._watermark_s, self._seen, [piece])
+        changes = LogChanges(self._log_id, 0, 0, self._watermark_s, in_rounds(self._seen), [piece])
         chain = (before, self._link)
         for command in store.change_commands(self._prefix, self.generation, changes, "building", chain):
             self._stream.send(command)

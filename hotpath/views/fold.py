@@ -1,13 +1,14 @@
 """From rows to changes of the views: what one log's views must learn of a range of its offsets.
 
-Two sources, one shape: the accepted rows of a committed block, and aggregates that Postgres made of the same
+Two sources, one shape: the accepted rows of committed blocks, and aggregates that Postgres made of the same
 rows. Work per event is vectorised; Python touches only distinct things.
 
 Hashes stand for strings when rows are grouped (64 bits, salted per process: see shm/block.py); the strings
 are read for one row of each group.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -18,8 +19,8 @@ from hotpath.shm.block import Block
 from hotpath.views.keys import STEP_US
 from hotpath.views.slots import Slots
 
-PAIRS_MAX = 500
-"""Distinct (step, page) pairs of one piece: a script adds them in 2 to 3 ms. 1,000 were over 5 on a busy machine,
+PAIRS_MAX = 750
+"""Distinct (step, page) pairs of one piece: a script adds them in 2 to 3.5 ms. 1,000 were over 5 on a busy machine,
 for which readers would have to wait."""
 
 USER, PAGE, SESSION = (TEXT_FIELDS.index(name) for name in ("user_id", "page_url", "session_id"))
@@ -46,11 +47,12 @@ class CountPiece:
 class LogChanges:
     """What the views of one log learn from the offsets [first_offset, next_offset).
 
-    seen: [user_id, session_id, step, ...] flat, ids as bytes, one entry per (user, session).
+    seen: [user_id, session_id, step, ...] flat, ids as bytes, one entry per (user, session); a user's further sessions
+    stand behind the first ones of all (see `in_rounds`).
     pieces: adjoining, from first_offset to next_offset; never none.
     watermark_s: greatest second of the log once all this is applied.
 
-    Of a block's changes only, all int64: session_hashes, seen_steps: of the entries of `seen`. slots, slot_steps: of
+    Of blocks' changes only, all int64: session_hashes, seen_steps: of the entries of `seen`. slots, slot_steps: of
     the sessions whose slots are known and which are not in `seen`; the same one may come more than once.
     """
 
@@ -66,115 +68,164 @@ class LogChanges:
     slot_steps: np.ndarray = field(default_factory=_none)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The accepted rows of some blocks that count, by log, of each by rising offset: parallel arrays.
+
+    blocks, rows: where each stands. The others are the blocks' columns of these names; steps: of their times.
+    """
+
+    blocks: np.ndarray
+    rows: np.ndarray
+    logs: np.ndarray
+    offsets: np.ndarray
+    steps: np.ndarray
+    page_views: np.ndarray
+    page_hashes: np.ndarray
+    user_hashes: np.ndarray
+    session_hashes: np.ndarray
+
+
 @dataclass
 class _Draft:
-    """Changes of one log with rows of the block in place of texts, which are cut out for all logs at once.
+    """Changes of one log with places in `_Rows` instead of texts, which are cut out for all logs at once.
 
-    rows, steps: of `seen`. pieces: each with (rows, steps, counts) of its pairs.
+    places, steps: of `seen`. pieces: each with (places, steps, counts) of its pairs.
     """
 
     changes: LogChanges
-    rows: np.ndarray
+    places: np.ndarray
     steps: np.ndarray
     pieces: list[tuple[CountPiece, np.ndarray, np.ndarray, np.ndarray]]
 
 
-def fold_block(
-    block: Block, from_offsets: dict[int, int], slots: dict[int, Slots] | None = None
+def fold_blocks(
+    blocks: Sequence[Block], from_offsets: dict[int, int], slots: dict[int, Slots] | None = None
 ) -> list[LogChanges]:
-    """Changes by the accepted rows of some of the block's logs (indexes into `block.logs`), in their order.
+    """Changes by the accepted rows of some logs (indexes into `block.logs`) of blocks that follow each other, in the
+    order of `from_offsets`.
 
     from_offsets: the offset of each from which on its rows count. slots: what is known of each; None: nothing.
     """
-    starts = np.full(block.logs.size, np.iinfo(np.int64).max)
-    starts[list(from_offsets)] = list(from_offsets.values())
-    logs = block.log_indexes[: block.rows]
-    rows = np.flatnonzero(
-        (block.classes[: block.rows] == EventClass.ACCEPTED) & (block.offsets[: block.rows] >= starts[logs])
-    )
-    rows = rows[np.argsort(logs[rows], kind="stable")]
-    steps = block.times_us[rows] // STEP_US
-    firsts = np.searchsorted(logs[rows], list(from_offsets), side="left").tolist()
-    ends = np.searchsorted(logs[rows], list(from_offsets), side="right").tolist()
+    rows = _accepted(blocks, from_offsets)
+    firsts = np.searchsorted(rows.logs, list(from_offsets), side="left").tolist()
+    ends = np.searchsorted(rows.logs, list(from_offsets), side="right").tolist()
     drafts = [
-        _draft(block, log_index, start, rows[first:end], steps[first:end], slots)
+        _draft(blocks[-1], log_index, start, rows, np.arange(first, end), slots)
         for (log_index, start), first, end in zip(from_offsets.items(), firsts, ends, strict=True)
     ]
-    _cut_out_texts(block, drafts)
+    _cut_out_texts(blocks, rows, drafts)
     return [draft.changes for draft in drafts]
 
 
+def _accepted(blocks: Sequence[Block], from_offsets: dict[int, int]) -> _Rows:
+    starts = np.full(blocks[0].logs.size, np.iinfo(np.int64).max)
+    starts[list(from_offsets)] = list(from_offsets.values())
+    parts = []
+    for number, block in enumerate(blocks):
+        logs, offsets = block.log_indexes[: block.rows], block.offsets[: block.rows]
+        rows = np.flatnonzero(
+            (block.classes[: block.rows] == EventClass.ACCEPTED) & (offsets >= starts[logs])
+        )
+        columns = (
+            block.offsets,
+            block.times_us,
+            block.page_views,
+            block.page_hashes,
+            block.user_hashes,
+            block.session_hashes,
+        )
+        parts.append(
+            [np.full(rows.size, number, np.int16), rows, logs[rows], *(column[rows] for column in columns)]
+        )
+    gathered = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    order = np.argsort(gathered[2], kind="stable")
+    numbers, rows, logs, offsets, times_us, *rest = (column[order] for column in gathered)
+    return _Rows(numbers, rows, logs, offsets, times_us // STEP_US, *rest)
+
+
 def _draft(
-    block: Block,
+    last: Block,
     log_index: int,
     from_offset: int,
-    rows: np.ndarray,
-    steps: np.ndarray,
+    rows: _Rows,
+    places: np.ndarray,
     slots: dict[int, Slots] | None,
 ) -> _Draft:
-    """The changes of one log, of which these are the rows by rising offset."""
-    entry = block.logs[log_index]
+    """The changes of one log, whose rows stand in these places of `rows`, up to where it ends in the `last` block."""
+    entry = last.logs[log_index]
     next_offset = int(entry["next_offset"])
     changes = LogChanges(int(entry["log_id"]), from_offset, next_offset, int(entry["watermark_s"]), [], [])
-    views = block.page_views[rows]
-    draft = _Draft(changes, rows, steps, [])
-    _split(block, rows[views], steps[views], CountPiece(from_offset, next_offset), draft.pieces)
+    steps = rows.steps[places]
+    draft = _Draft(changes, places, steps, [])
+    _split(rows, places[rows.page_views[places]], CountPiece(from_offset, next_offset), draft.pieces)
     changes.pieces = [piece for piece, *_ in draft.pieces]
-    hashes = block.session_hashes[rows]
+    hashes = rows.session_hashes[places]
     if slots is not None:
         known = slots[log_index]
-        places = known.of(hashes)
-        there = np.flatnonzero(places >= 0)
-        rises = there[known.rises(places[there], steps[there])]
-        changes.slots, changes.slot_steps = places[rises], steps[rises]
-        named = np.flatnonzero(places < 0)
-        rows, steps, hashes = rows[named], steps[named], hashes[named]
+        stood = known.of(hashes)
+        there = np.flatnonzero(stood >= 0)
+        rises = there[known.rises(stood[there], steps[there])]
+        changes.slots, changes.slot_steps = stood[rises], steps[rises]
+        named = np.flatnonzero(stood < 0)
+        places, steps, hashes = places[named], steps[named], hashes[named]
     order, starts = _groups(hashes)
     if starts.size:
         steps = np.maximum.reduceat(steps[order], starts)
     firsts = order[starts]
-    draft.rows, draft.steps = rows[firsts], steps
+    rounds = _rounds(rows.user_hashes[places[firsts]], firsts)
+    firsts, steps = firsts[rounds], steps[rounds]
+    draft.places, draft.steps = places[firsts], steps
     changes.session_hashes, changes.seen_steps = hashes[firsts], steps
     return draft
 
 
+def _rounds(hashes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """An order in which the first of each hash come first, then the second ones, and so on; within those by place.
+
+    Texts are cut out in this order, a third faster than in any other: they lie by place in memory.
+    """
+    order, starts = _groups(hashes)
+    numbers = np.empty(hashes.size, np.int64)
+    numbers[order] = np.arange(hashes.size) - np.repeat(starts, np.diff(starts, append=hashes.size))
+    return np.lexsort((places, numbers))
+
+
 def _split(
-    block: Block,
-    rows: np.ndarray,
-    steps: np.ndarray,
+    rows: _Rows,
+    places: np.ndarray,
     piece: CountPiece,
     pieces: list[tuple[CountPiece, np.ndarray, np.ndarray, np.ndarray]],
 ) -> None:
-    """Append `piece` with the counts of `rows`, or its halves by offset where it has too many pairs."""
-    pairs = block.page_hashes[rows].view(np.uint64) ^ (steps.astype(np.uint64) * _STEP_FACTOR)
+    """Append `piece` with the counts of these places, or its halves by offset where it has too many pairs."""
+    steps = rows.steps[places]
+    pairs = rows.page_hashes[places].view(np.uint64) ^ (steps.astype(np.uint64) * _STEP_FACTOR)
     order, starts = _groups(pairs)
     if starts.size > PAIRS_MAX:
-        middle = rows.size // 2
-        border = int(block.offsets[rows[middle]])
-        lower = CountPiece(piece.first_offset, border)
-        _split(block, rows[:middle], steps[:middle], lower, pieces)
-        _split(block, rows[middle:], steps[middle:], CountPiece(border, piece.next_offset), pieces)
+        middle = places.size // 2
+        border = int(rows.offsets[places[middle]])
+        _split(rows, places[:middle], CountPiece(piece.first_offset, border), pieces)
+        _split(rows, places[middle:], CountPiece(border, piece.next_offset), pieces)
         return
     firsts = order[starts]
-    firsts_by_step = np.argsort(steps[firsts], kind="stable")
-    counts = np.diff(starts, append=rows.size)[firsts_by_step]
+    firsts_by_step = np.lexsort((firsts, steps[firsts]))
+    counts = np.diff(starts, append=places.size)[firsts_by_step]
     firsts = firsts[firsts_by_step]
-    pieces.append((piece, rows[firsts], steps[firsts], counts))
+    pieces.append((piece, places[firsts], steps[firsts], counts))
 
 
-def _cut_out_texts(block: Block, drafts: list[_Draft]) -> None:
+def _cut_out_texts(blocks: Sequence[Block], rows: _Rows, drafts: list[_Draft]) -> None:
     """Fill in `seen` and the pieces' counts."""
     if not drafts:
         return
-    # One copy: slicing bytes costs half of what slicing a memoryview and copying that does.
-    arena = block.arena[: block.arena_used].tobytes()
-    rows = np.concatenate([draft.rows for draft in drafts])
-    users = iter(_texts(block, arena, USER, rows))
-    sessions = iter(_texts(block, arena, SESSION, rows))
-    rows = np.concatenate([rows for draft in drafts for _, rows, _, _ in draft.pieces])
-    pages = iter(_texts(block, arena, PAGE, rows))
+    texts = _Texts(blocks)
+    places = np.concatenate([draft.places for draft in drafts])
+    users = iter(texts.of(USER, rows, places))
+    sessions = iter(texts.of(SESSION, rows, places))
+    places = np.concatenate([places for draft in drafts for _, places, _, _ in draft.pieces])
+    pages = iter(texts.of(PAGE, rows, places))
     for draft in drafts:
-        count = draft.rows.size
+        count = draft.places.size
         flat: list = [None] * (3 * count)
         flat[0::3], flat[1::3] = islice(users, count), islice(sessions, count)
         flat[2::3] = draft.steps.tolist()
@@ -195,15 +246,51 @@ def _groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: values.size])
 
 
-def _texts(block: Block, arena: bytes, text_field: int, rows: np.ndarray) -> list[bytes]:
-    starts = block.text_starts(text_field, rows)
-    ends = starts + block.lengths[text_field, rows]
-    return [arena[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+class _Texts:
+    """The strings of some blocks, from one copy of their arenas."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._blocks = blocks
+        used = [block.arena_used for block in blocks]
+        self._bases = np.cumsum([0, *used[:-1]])
+        # Slicing bytes costs half of what slicing a memoryview and copying that does.
+        self._bytes = b"".join(
+            [memoryview(block.arena[:end]) for block, end in zip(blocks, used, strict=True)]
+        )
+
+    def of(self, text_field: int, rows: _Rows, places: np.ndarray) -> list[bytes]:
+        """String `text_field` (an index into TEXT_FIELDS) of the rows in these places."""
+        starts, ends = np.empty((2, places.size), np.int64)
+        numbers, within = rows.blocks[places], rows.rows[places]
+        for number, block in enumerate(self._blocks):
+            of_block = np.flatnonzero(numbers == number) if len(self._blocks) > 1 else slice(None)
+            begins = block.text_starts(text_field, within[of_block]) + self._bases[number]
+            starts[of_block] = begins
+            ends[of_block] = begins + block.lengths[text_field, within[of_block]]
+        text = self._bytes
+        return [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 def fold_seen(rows: Iterable[tuple[str, str, int]]) -> list:
     """Last-seen updates of (user_id, session_id, step) rows, each pair once, in the shape of LogChanges.seen."""
-    return [value for user, session, step in rows for value in (user.encode(), session.encode(), step)]
+    seen = [value for user, session, step in rows for value in (user.encode(), session.encode(), step)]
+    return in_rounds(seen)
+
+
+def in_rounds(seen: list) -> list:
+    """`seen` with the first entries of all users first, then their second ones, and so on.
+
+    A script takes no user twice, so entries of one user that stood together would each take one of their own.
+    """
+    rounds: list[list] = []
+    entries: dict[bytes, int] = defaultdict(int)
+    for at in range(0, len(seen), 3):
+        number = entries[seen[at]]
+        entries[seen[at]] = number + 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number] += seen[at : at + 3]
+    return [value for entry in rounds for value in entry]
 
 
 def fold_counts(

@@ -1,17 +1,19 @@
 -- Stands in front of every script. KEYS[1] is the log's key `current`; all other keys share its hash tag.
 
+local call, byte, sub = redis.call, string.byte, string.sub
+
 local function key(generation, name)
-  return string.sub(KEYS[1], 1, -8) .. generation .. ':' .. name -- less the 7 letters of `current`
+  return sub(KEYS[1], 1, -8) .. generation .. ':' .. name -- less the 7 letters of `current`
 end
 
 -- The live generation, '' when there is none (a key of another type is none).
 local function live_generation()
-  if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return '' end
-  return redis.call('GET', KEYS[1])
+  if call('TYPE', KEYS[1]).ok ~= 'string' then return '' end
+  return call('GET', KEYS[1])
 end
 
 local function is_type(name, wanted)
-  local found = redis.call('TYPE', name).ok
+  local found = call('TYPE', name).ok
   return found == wanted or found == 'none'
 end
 
@@ -34,7 +36,7 @@ end
 
 -- The number in four bytes, low end first; nil when there are fewer.
 local function number_in(text, at)
-  local a, b, c, d = string.byte(text, at, at + 3)
+  local a, b, c, d = byte(text, at, at + 3)
   if not d then return nil end
   return ((d * 256 + c) * 256 + b) * 256 + a
 end
@@ -42,13 +44,13 @@ end
 -- A function that tells the step in a slot, nil where there is none. slots_key: the key `slots` of a generation.
 -- sessions: of how many one is about to ask: to read 4 KB costs as much as to ask for one.
 local function steps_of(slots_key, sessions)
-  local all = redis.call('STRLEN', slots_key) < 4096 * sessions and redis.call('GET', slots_key) or nil
+  local all = call('STRLEN', slots_key) < 4096 * sessions and call('GET', slots_key) or nil
   return function(slot)
     local step
     if all then
       step = number_in(all, 4 * slot + 1)
     else
-      step = number_in(redis.call('GETRANGE', slots_key, 4 * slot, 4 * slot + 3), 1)
+      step = number_in(call('GETRANGE', slots_key, 4 * slot, 4 * slot + 3), 1)
     end
     return step ~= 0 and step or nil
   end
@@ -56,7 +58,7 @@ end
 
 -- A session of a record of `seen`: its slot, and where its session_id begins and ends; nil when it is none.
 local function session_at(record, at)
-  local slot, length = number_in(record, at), string.byte(record, at + 4)
+  local slot, length = number_in(record, at), byte(record, at + 4)
   if not length or length == 0 or at + 4 + length > #record then return nil end -- no session_id is empty
   return slot, at + 5, at + 4 + length
 end
@@ -69,7 +71,7 @@ local function sessions_of(step_in, record)
     local step = slot and step_in(slot)
     if not step then return nil end
     found[#found + 1] = step
-    found[#found + 1] = string.sub(record, first, last)
+    found[#found + 1] = sub(record, first, last)
     at = last + 1
   until at > #record
   return found
@@ -94,15 +96,15 @@ end
 -- Up to `count` users after `last` ('' for the first) in the order of their bytes, and their records.
 local function users_after(generation, last, count)
   local from = last == '' and '-' or '(' .. last
-  local users = redis.call('ZRANGEBYLEX', key(generation, 'users'), from, '+', 'LIMIT', 0, count)
+  local users = call('ZRANGEBYLEX', key(generation, 'users'), from, '+', 'LIMIT', 0, count)
   if #users == 0 then return users, {} end
-  return users, redis.call('HMGET', key(generation, 'seen'), unpack(users))
+  return users, call('HMGET', key(generation, 'seen'), unpack(users))
 end
 
 -- How many users have each step as their newest one, {step, users, step, users, ...}, and the sum of them;
 -- nil when one of these is no number.
 local function newest_of(generation)
-  local found, sum = redis.call('HGETALL', key(generation, 'newest')), 0
+  local found, sum = call('HGETALL', key(generation, 'newest')), 0
   for i = 1, #found do
     found[i] = tonumber(found[i])
     if not found[i] then return nil end
@@ -117,7 +119,7 @@ local function adds_to_newest(generation, changes)
   local set, gone = {}, {}
   for step, change in pairs(changes) do
     local name = string.format('%d', step)
-    local users = tonumber(redis.call('HGET', newest_key, name) or 0)
+    local users = tonumber(call('HGET', newest_key, name) or 0)
     if not users or users + change < 0 then return nil end
     if users + change == 0 then
       gone[#gone + 1] = name
@@ -127,7 +129,7 @@ local function adds_to_newest(generation, changes)
     end
   end
   return function()
-    if #set > 0 then redis.call('HSET', newest_key, unpack(set)) end
-    if #gone > 0 then redis.call('HDEL', newest_key, unpack(gone)) end
+    if #set > 0 then call('HSET', newest_key, unpack(set)) end
+    if #gone > 0 then call('HDEL', newest_key, unpack(gone)) end
   end
 end

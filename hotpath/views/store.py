@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass
 from enum import Enum
 
+import msgpack
 import numpy as np
 import redis
 from redis.exceptions import ResponseError
@@ -141,13 +142,31 @@ def touch_commands(
 ) -> tuple[list[Command], str]:
     """Last-seen updates by name, in pieces, from the state with this ticket on ('': any); the ticket of the last."""
     commands = []
-    for start in range(0, len(seen), 3 * TOUCH_ENTRIES_MAX):
-        before, ticket = ticket, new_ticket()
+    start = 0
+    while start < len(seen):
         entries = seen[start : start + 3 * TOUCH_ENTRIES_MAX]
+        users = entries[0::3]
+        distinct = _distinct(users)
+        if distinct < len(users):
+            entries, users = entries[: 3 * distinct], users[:distinct]
+        start += len(entries)
+        before, ticket = ticket, new_ticket()
         sessions = [_LENGTHS[len(session)] + session for session in entries[1::3]]
-        payload = [before, ticket, entries[0::3], sessions, entries[2::3]]
+        payload = [before, ticket, users, sessions, entries[2::3]]
         commands.append(script("touch", prefix, log_id, generation, payload, mode))
     return commands, ticket
+
+
+def _distinct(users: list[bytes]) -> int:
+    """How many of the first users are different from each other."""
+    if len(set(users)) == len(users):
+        return len(users)
+    known: set[bytes] = set()
+    for user in users:
+        if user in known:
+            break
+        known.add(user)
+    return len(known)
 
 
 def outcome_of(replies: list[Reply]) -> Outcome:
@@ -160,12 +179,27 @@ def outcome_of(replies: list[Reply]) -> Outcome:
     return Outcome.APPLIED if replies[-1][0] in (b"OK", b"ALREADY") else Outcome.ELSEWHERE
 
 
-def places_of(replies: list[Reply]) -> np.ndarray | None:
-    """Where sessions that were raised by name stand, as `Slots.learn` takes it; None when not all were applied."""
+def places_of(replies: list[Reply], steps: np.ndarray) -> np.ndarray | None:
+    """Where sessions that were raised by name stand, as `Slots.learn` takes it; None when not all were applied.
+
+    steps: int64, to which each of them was raised.
+    """
     if any(isinstance(reply, ResponseError) or reply[0] != b"OK" for reply in replies):
         return None
-    found = [np.array(reply[2:], np.int64).T for reply in replies if len(reply) > 2]
-    return np.concatenate([np.zeros((0, 3), np.int64), *found])
+    places = np.full((steps.size, 3), -1, np.int64)
+    start = 0
+    for reply in replies:
+        if len(reply) < 3:
+            continue
+        slots, had = msgpack.unpackb(reply[2])
+        piece = places[start : start + len(slots)]
+        piece[:, 0] = piece[:, 1] = slots
+        piece[:, 2] = steps[start : start + len(slots)]
+        if had:
+            entries = np.array(had[0::3]) - 1
+            piece[entries, 1], piece[entries, 2] = had[1::3], had[2::3]
+        start += len(slots)
+    return places
 
 
 def is_broken(error: ResponseError) -> bool:

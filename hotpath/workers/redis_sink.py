@@ -26,7 +26,7 @@ from hotpath import clock
 from hotpath.settings import PipelineSettings
 from hotpath.shm.block import Block
 from hotpath.views import link, store
-from hotpath.views.fold import LogChanges, fold_block
+from hotpath.views.fold import LogChanges, fold_blocks
 from hotpath.views.healer import LOG_INTERVAL_S, Healer
 from hotpath.views.postgres import Request
 from hotpath.views.slots import SLOTS_MAX, Slots
@@ -84,8 +84,13 @@ class RedisSink:
             return True
         return not any(known.phase is Phase.HEALING for known in self._logs[: block.log_count])
 
-    def apply(self, block: Block) -> bool:
-        """Bring a committed block into the views; False when Redis is away.
+    def is_settled(self) -> bool:
+        """Whether no log is with the healer. Raises Fenced when another worker has taken a log over."""
+        self._collect()
+        return not any(known.phase is Phase.HEALING for known in self._logs)
+
+    def apply(self, blocks: list[Block]) -> bool:
+        """Bring committed blocks that follow each other into the views, at once; False when Redis is away.
 
         Logs that the healer has are left to it. Raises Fenced when another worker has taken a log over.
         """
@@ -93,8 +98,8 @@ class RedisSink:
         if time.monotonic() < self._retry_at:
             return False
         try:
-            self._prepare(block)
-            self._send(self._changes(block))
+            self._prepare(blocks[0])
+            self._send(self._changes(blocks))
         except (redis.RedisError, OSError) as error:
             self._lose(error)
             return False
@@ -244,16 +249,16 @@ class RedisSink:
         self._settle(wanted, outcomes)
         store.refuse(replies)
 
-    def _changes(self, block: Block) -> list[LogChanges]:
-        """What the block has for its logs beyond what is applied already."""
+    def _changes(self, blocks: list[Block]) -> list[LogChanges]:
+        """What the blocks have for their logs beyond what is applied already."""
+        first, last = blocks[0], blocks[-1]
         start = {}
-        for known in self._logs[: block.log_count]:
-            entry = block.logs[known.row]
+        for known in self._logs[: first.log_count]:
             # A log that the healer has not brought back in time is left to it.
-            fits = known.phase is Phase.LIVE and entry["first_offset"] <= known.state.applied
-            if fits and known.state.applied < entry["next_offset"]:
+            fits = known.phase is Phase.LIVE and first.logs["first_offset"][known.row] <= known.state.applied
+            if fits and known.state.applied < last.logs["next_offset"][known.row]:
                 start[known.row] = known.state.applied
-        return fold_block(block, start, {row: self._logs[row].slots for row in start})
+        return fold_blocks(blocks, start, {row: self._logs[row].slots for row in start})
 
     def _send(self, work: list[LogChanges]) -> None:
         commands, ends = [], []
@@ -270,7 +275,7 @@ class RedisSink:
             logs.append(known)
             outcomes.append(store.outcome_of(replies[start:end]))
             if outcomes[-1] is Outcome.APPLIED:
-                self._advance(known, changes, store.places_of(replies[start:end]))
+                self._advance(known, changes, store.places_of(replies[start:end], changes.seen_steps))
             else:
                 known.slots.clear()
             start = end

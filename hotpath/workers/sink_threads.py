@@ -23,6 +23,9 @@ TICK_INTERVAL_S = 1.0
 HEAL_POLL_S = 0.02
 LEFT_SLOTS = 3
 """Of the ring, while blocks wait for the healer: one that is filled, one that is committed, one to spare."""
+BLOCKS_AT_ONCE = 3
+"""Committed blocks that are applied together where so many wait: a page that several of them have costs Redis as much
+as one that one of them has."""
 
 POSTGRES, REDIS = STAGES.index("postgres"), STAGES.index("redis")
 
@@ -44,6 +47,7 @@ class SinkThreads:
         self._published = threading.Event()
         self._committed = threading.Event()
         self._released = threading.Event()
+        self._settled = threading.Event()
         self._no_more_blocks = threading.Event()
         self._abandoned = threading.Event()
         # Counters go on from where the worker's last sinks left them.
@@ -58,6 +62,15 @@ class SinkThreads:
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+
+    def wait_for_views(self, deadline_s: float, heartbeat: Callable[[], bool]) -> None:
+        """Wait until no log is with the healer, or Redis is away; `heartbeat` says whether to go on waiting.
+
+        Raises the error that ended a sink.
+        """
+        deadline = time.monotonic() + deadline_s
+        while not self._settled.wait(HEAL_POLL_S) and time.monotonic() < deadline and heartbeat():
+            self.check()
 
     def publish(self) -> None:
         """Publish the block that was claimed and filled."""
@@ -152,16 +165,18 @@ class SinkThreads:
             if time.monotonic() >= tick_at or last:
                 tick_at = time.monotonic() + TICK_INTERVAL_S
                 self._tick()
-            block = ring.to_apply()
-            if block is not None and not last and self._may_hold() and not self._redis.is_ready(block):
+            if not self._settled.is_set() and self._redis.is_settled():
+                self._settled.set()
+            blocks = ring.to_apply(BLOCKS_AT_ONCE)
+            if blocks and not last and self._may_hold() and not self._redis.is_ready(blocks[0]):
                 self._committed.wait(HEAL_POLL_S)
                 self._committed.clear()
-            elif block is not None:
-                self._apply(block)
+            elif blocks:
+                self._apply(blocks)
             elif last:
                 return
             else:
-                self._committed.wait(IDLE_WAIT_S)
+                self._committed.wait(IDLE_WAIT_S if self._settled.is_set() else HEAL_POLL_S)
                 self._committed.clear()
 
     def _may_hold(self) -> bool:
@@ -171,9 +186,9 @@ class SinkThreads:
         """
         return self._ring.committed - self._ring.applied <= self._ring.slots - LEFT_SLOTS
 
-    def _apply(self, block: Block) -> None:
-        if self._redis.apply(block):
-            self._ring.release_applied()
+    def _apply(self, blocks: list[Block]) -> None:
+        if self._redis.apply(blocks):
+            self._ring.release_applied(len(blocks))
         else:
             self._ring.detach()
             self._page["redis_away"] = 1
@@ -182,7 +197,7 @@ class SinkThreads:
 
     def _tick(self) -> None:
         """Once a second, traffic or not: publish how far the logs are, trim, heal, find Redis again."""
-        here = self._redis.tick(clock.now_us(), self._ring.to_apply())
+        here = self._redis.tick(clock.now_us(), next(iter(self._ring.to_apply()), None))
         self._page["redis_away"] = 0 if here else 1
         self._page["redis_heals"] = self._heals_before + self._redis.heals
         self._page["slots_bytes"] = self._redis.slots_bytes

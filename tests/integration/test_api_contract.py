@@ -173,7 +173,7 @@ def test_a_listed_log_without_views_makes_all_numbers_unavailable(world, client)
 def test_a_log_that_was_never_at_its_end_leaves_the_views_incomplete(world, client):
     block = world.commit([Event(0)])
     world.sink.tick(NOON_US)
-    assert world.sink.apply(block)
+    assert world.sink.apply([block])
     world.sink.tick(NOON_US)
     reply = client.get("/readyz")
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "views_incomplete")
@@ -183,7 +183,7 @@ def test_a_log_too_far_behind_the_others_leaves_the_views_incomplete(world, clie
     """Log 0 trims by its own watermark so as not to grow for ever; the window of as_of is then no longer whole."""
     later_us = NOON_US + 2 * 3_600 * 1_000_000
     world.run([Event(0), Event(0, 1)], NOON_US)
-    assert world.sink.apply(world.commit([Event(1, time_us=later_us)]))
+    assert world.sink.apply([world.commit([Event(1, time_us=later_us)])])
     world.tick(NOON_US + 1)
     reply = client.get("/api/v1/top-pages")
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "views_incomplete")

@@ -552,7 +552,7 @@ def test_readers_see_whole_views_while_logs_are_rebuilt_and_written(new_world):
         process = start(world, "--rebuild")
         while not ended(process, within_s=0.03):
             now_us += SECOND_US // 100
-            world.sink.apply(world.commit(many_users(world, 40)))
+            world.sink.apply([world.commit(many_users(world, 40))])
             world.at_end(now_us)
             world.sink.tick(now_us)
         assert process.returncode == 0, process.stderr.read()

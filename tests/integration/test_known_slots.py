@@ -153,14 +153,14 @@ def test_what_is_stored_is_the_same_whether_slots_are_known_or_not(worlds, monke
             with monkeypatch.context() as patch:
                 count_touches(patch, sent, index)
                 fail_sending(patch)
-                world.sink.apply(block)
+                world.sink.apply([block])
             world.kept = {name: world.redis.dump(name) for name in world.redis.scan_iter()} if keep else {}
             # The same sessions in the same steps, at later offsets.
             again = world.commit(stream(world, random.Random(draw), 30, now_us))
             damage(world)
             with monkeypatch.context() as patch:
                 count_touches(patch, sent, index)
-                world.sink.apply(again)
+                world.sink.apply([again])
             world.at_end(now_us)
             world.tick(now_us)
         assert contents(worlds[0]) == contents(worlds[1])
@@ -195,7 +195,7 @@ def names_sessions(world: World, monkeypatch: pytest.MonkeyPatch) -> bool:
     with monkeypatch.context() as patch:
         count_touches(patch, sent, 0)
         event = Event(int(world.status["committed"][0]), 0, user_id="u-0-again", time_us=NOON_US)
-        assert world.sink.apply(world.commit([event]))
+        assert world.sink.apply([world.commit([event])])
     return sent[0] > 0
 
 

@@ -67,7 +67,7 @@ def test_sessions_that_left_the_window_do_not_count_before_they_are_trimmed(new_
     world.run([*old, *visits({"steady": 3}, 0, len(old)), Event(0, 1, user_id="other")], NOON_US)
     assert top_users(world, 1) == [(b"once-many", 9)]
     later_us = NOON_US + (SWEEP_STEPS + 1) * STEP_S * SECOND_US
-    assert world.sink.apply(world.commit(visits({"once-many": 1}, 0, len(old) + 3, later_us)))
+    assert world.sink.apply([world.commit(visits({"once-many": 1}, 0, len(old) + 3, later_us))])
     world.at_end(later_us)
     assert world.sink.tick(later_us)  # publishes as_of; borders follow with the next tick
     expected = [(b"steady", 3), (b"once-many", 1), (b"other", 1)]
@@ -127,7 +127,7 @@ def test_a_ranking_that_would_take_too_long_to_prove_is_not_given(new_world):
         world.run(visits(users, 0, part_ * 3_500), NOON_US)
     assert top_users(world, 1) == [(b"gone-0", 2)]
     later_us = NOON_US + 400 * SECOND_US
-    assert world.sink.apply(world.commit(visits({"here": 2}, 0, 10_500, later_us)))
+    assert world.sink.apply([world.commit(visits({"here": 2}, 0, 10_500, later_us))])
     world.at_end(later_us)
     assert world.sink.tick(later_us)
     with pytest.raises(ViewsUnavailable, match="taken away"):

@@ -51,16 +51,14 @@ class RingModel(RuleBasedStateMachine):
         assert block.offsets[0] == self.uncommitted.pop(0)
         self.ring.release_committed()
 
-    @rule()
-    def apply(self):
-        block = self.ring.to_apply()
-        ready = [n for n in self.unapplied if n not in self.uncommitted]
-        if self.detached or not ready:
-            assert block is None
-            return
-        assert block.offsets[0] == ready[0]
-        self.unapplied.remove(ready[0])
-        self.ring.release_applied()
+    @rule(blocks_max=st.integers(1, 3))
+    def apply(self, blocks_max):
+        blocks = self.ring.to_apply(blocks_max)
+        ready = [n for n in self.unapplied if n not in self.uncommitted][:blocks_max]
+        assert [block.offsets[0] for block in blocks] == ([] if self.detached else ready)
+        for number in ready if blocks else []:
+            self.unapplied.remove(number)
+        self.ring.release_applied(len(blocks)) if blocks else None
 
     @precondition(lambda self: not self.detached)
     @rule()

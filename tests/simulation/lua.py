@@ -1,6 +1,6 @@
 """Runs the real scripts, in Redis's own Lua (5.1), over a RedisStore.
 
-`redis.call`, `cmsgpack.unpack` and `struct.pack` are what scripts get of Redis; values are converted as Redis does it.
+`redis.call`, `cmsgpack` and `struct.pack` are what scripts get of Redis; values are converted as Redis does it.
 One interpreter serves all worlds: scripts keep nothing between calls.
 """
 
@@ -70,9 +70,13 @@ def _pack(shape: bytes, number: float) -> bytes:
     return int(number).to_bytes(4, "little")
 
 
+def _packed(table: Any) -> bytes:
+    return msgpack.packb(_from_lua(table))
+
+
 _globals[b"struct"] = _table_of({b"pack": _pack})
 _globals[b"redis"] = _table_of({b"call": _call})
-_globals[b"cmsgpack"] = _table_of({b"unpack": _unpack})
+_globals[b"cmsgpack"] = _table_of({b"unpack": _unpack, b"pack": _packed})
 
 
 def run(store: RedisStore, text: str, keys: list[bytes], arguments: list[Any]) -> Any:

@@ -183,10 +183,8 @@ MUTANTS = (
     _mutant(
         "redis-first",
         "blocks reach Redis before Postgres has committed them",
-        lambda: in_code(
-            Ring, "to_apply", ("self.applied >= self.committed", "self.applied >= self.published")
-        ),
-        lambda: in_code(Ring, "release_applied", ("self.applied < self.committed", "True")),
+        lambda: in_code(Ring, "to_apply", ("min(self.committed", "min(self.published")),
+        lambda: in_code(Ring, "release_applied", ("blocks <= ready", "True")),
     ),
     _mutant(
         "block-released-early",
@@ -205,7 +203,9 @@ MUTANTS = (
         "gap-not-noticed",
         "a block is applied whatever lies before it",
         lambda: in_code(RedisSink, "_prepare", ("behind.append(known)", "pass")),
-        lambda: in_code(RedisSink, "_changes", (' and entry["first_offset"] <= known.state.applied', "")),
+        lambda: in_code(
+            RedisSink, "_changes", (' and first.logs["first_offset"][known.row] <= known.state.applied', "")
+        ),
     ),
     _mutant(
         "quiet-gap-not-noticed",
@@ -245,7 +245,7 @@ MUTANTS = (
         lambda: in_script("touch", "if live_now ~= generation then return { 'MOVED', live_now } end", ""),
         lambda: in_script("apply", "if live ~= generation then return { 'MOVED', live } end", ""),
         lambda: in_script("raise", "if live ~= ARGV[1] then return { 'MOVED', live } end", "live = ARGV[1]"),
-        first=1_000,
+        first=1_500,
     ),
     _mutant(
         "remembered-too-late",
@@ -269,7 +269,7 @@ MUTANTS = (
             "free",
             ("self._table.zero(self._hashes[forgotten])", "pass"),
         ),
-        first=720,
+        first=1_150,
     ),
     _mutant(
         "sums-not-trimmed",

@@ -120,7 +120,7 @@ class World:
     def run(self, events: list[Event], now_us: int) -> None:
         """Commit, apply, and two ticks: the second has the as_of that the first published."""
         block = self.commit(events)
-        assert self.sink.apply(block)
+        assert self.sink.apply([block])
         self.at_end(now_us)
         self.tick(now_us)
 

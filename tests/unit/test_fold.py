@@ -2,15 +2,17 @@
 
 import itertools
 from collections import Counter
+from unittest import mock
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hotpath.events import EventClass
-from hotpath.views import fold
-from hotpath.views.fold import fold_block, fold_counts, fold_seen
+from hotpath.views import fold, store
+from hotpath.views.fold import fold_blocks, fold_counts, fold_seen
 from hotpath.views.slots import Slots
 from tests.support.blocks import NOON_US, Event, append_events, new_block
 
@@ -69,7 +71,7 @@ def test_a_folded_block_holds_what_its_accepted_rows_say(rows, pairs_max):
                 for event in events
                 if event.log_index == log_index and event.event_class is EventClass.ACCEPTED
             ]
-            (changes,) = fold_block(block, {log_index: 0})
+            (changes,) = fold_blocks([block], {log_index: 0})
             newest: dict = {}
             for event in mine:
                 pair = (event.user_id.encode(), event.session_id.encode())
@@ -91,7 +93,7 @@ def test_rows_below_what_is_applied_are_left_out():
     append_events(
         block, [Event(offset, page_url=f"/{offset}", session_id=str(offset)) for offset in range(10)]
     )
-    (changes,) = fold_block(block, {0: 6})
+    (changes,) = fold_blocks([block], {0: 6})
     assert (changes.first_offset, changes.next_offset) == (6, 10)
     assert set(counts_of(changes.pieces)) == {(NOON_STEP, b"/%d" % offset) for offset in range(6, 10)}
     assert {session for _, session in seen_of(changes.seen)} == {b"6", b"7", b"8", b"9"}
@@ -100,7 +102,7 @@ def test_rows_below_what_is_applied_are_left_out():
 def test_each_session_of_a_user_comes_once():
     block = new_block()
     append_events(block, [Event(i, user_id=f"u-{i % 5}", session_id=f"s-{i % 9}") for i in range(45)])
-    seen = seen_of(fold_block(block, {0: 0})[0].seen)
+    seen = seen_of(fold_blocks([block], {0: 0})[0].seen)
     assert seen.keys() == {(b"u-%d" % (i % 5), b"s-%d" % (i % 9)) for i in range(45)}
 
 
@@ -117,10 +119,10 @@ def test_sessions_whose_slots_are_known_are_not_named_and_page_views_count_all_t
     append_events(block, rows)
     known = {0: Slots(), 1: Slots()}
     known[0].load("a ticket", 0, b"")
-    first = fold_block(block, {0: 0, 1: 0}, known)
+    first = fold_blocks([block], {0: 0, 1: 0}, known)
     assert [len(changes.seen) for changes in first] == [15, 15]
     learn(known[0], first[0])
-    again = fold_block(block, {0: 0, 1: 0}, known)
+    again = fold_blocks([block], {0: 0, 1: 0}, known)
     assert [len(changes.seen) for changes in again] == [0, 15]
     assert again[0].slots.size == 0
     assert [counts_of(a.pieces) for a in again] == [counts_of(f.pieces) for f in first]
@@ -132,18 +134,18 @@ def test_sessions_whose_slots_are_known_are_not_named_and_page_views_count_all_t
         Event(11, time_us=later_us, user_id="u-4", session_id="another"),
     ]
     append_events(later, events)
-    (changes,) = fold_block(later, {0: 0}, known)
+    (changes,) = fold_blocks([later], {0: 0}, known)
     assert seen_of(changes.seen) == {(b"u-4", b"another"): NOON_STEP + 1}
     slot = int(known[0].of(first[0].session_hashes)[first[0].seen[::3].index(b"u-4")])
     assert (changes.slots.tolist(), changes.slot_steps.tolist()) == ([slot], [NOON_STEP + 1])
     known[0].clear()
-    assert len(fold_block(block, {0: 0}, known)[0].seen) == 15
+    assert len(fold_blocks([block], {0: 0}, known)[0].seen) == 15
 
 
 def test_more_pairs_than_a_piece_may_have_are_split_by_offset():
     block = new_block()
     append_events(block, [Event(i * 2, page_url=f"/{i % 2_500}") for i in range(4_000)])
-    pieces = fold_block(block, {0: 0})[0].pieces
+    pieces = fold_blocks([block], {0: 0})[0].pieces
     check_chain(pieces, 0, 7_999)
     assert len(pieces) >= 3
     assert sum(counts_of(pieces).values()) == 4_000
@@ -169,7 +171,7 @@ def test_buckets_from_postgres_become_adjoining_pieces(rows):
 
 
 def test_a_bucket_counts_in_the_piece_that_holds_its_offsets():
-    rows = [(bucket, 1, f"/{bucket}-{page}", 1) for bucket in range(4) for page in range(300)]
+    rows = [(bucket, 1, f"/{bucket}-{page}", 1) for bucket in range(4) for page in range(500)]
     pieces = fold_counts(rows, 0, 2_000, 500)
     assert [(piece.first_offset, piece.next_offset) for piece in pieces] == [
         (500 * bucket, 500 * (bucket + 1)) for bucket in range(4)
@@ -180,3 +182,48 @@ def test_a_bucket_counts_in_the_piece_that_holds_its_offsets():
 
 def test_rows_from_postgres_become_entries():
     assert fold_seen([("u", "a", 1), ("ü", "b", 2)]) == [b"u", b"a", 1, "ü".encode(), b"b", 2]
+
+
+def test_entries_of_one_user_stand_in_rounds_behind_those_of_all():
+    rows = [("u", "a", 1), ("u", "b", 2), ("v", "c", 3), ("u", "d", 4), ("v", "e", 5)]
+    assert fold_seen(rows)[0::3] == [b"u", b"v", b"u", b"v", b"u"]
+    assert fold_seen(rows)[2::3] == [1, 3, 2, 5, 4]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=40), st.integers(1, 7))
+def test_no_script_is_told_a_user_twice(visits, entries_max):
+    block = new_block()
+    events = [Event(i, user_id=f"u-{user}", session_id=f"s-{s}") for i, (user, s) in enumerate(visits)]
+    append_events(block, events)
+    seen = fold_blocks([block], {0: 0})[0].seen
+    with mock.patch.object(store, "TOUCH_ENTRIES_MAX", entries_max):
+        commands, _ = store.touch_commands("p", 7, 1, "", seen, "live")
+    payloads = [msgpack.unpackb(command[5], raw=True) for command in commands]
+    assert all(len(set(users)) == len(users) <= entries_max for _, _, users, _, _ in payloads)
+    told = [pair for _, _, users, sessions, _ in payloads for pair in zip(users, sessions, strict=True)]
+    assert told == [(user, b"\3" + session) for user, session in zip(seen[0::3], seen[1::3], strict=True)]
+    # As few scripts as there can be: only who has several sessions needs more than one.
+    most = max(Counter(seen[0::3]).values(), default=0)
+    assert len(commands) < len(told) / entries_max + most + 1
+
+
+def test_blocks_that_follow_each_other_fold_as_one():
+    def events(start: int, stop: int, log_index: int) -> list[Event]:
+        return [
+            Event(i, log_index, user_id=f"u-{i % 7}", session_id=f"s-{i % 3}", page_url=f"/{i % 5}")
+            for i in range(start, stop)
+        ]
+
+    whole, *parts = (new_block(log_ids=(7, 9)) for _ in range(4))
+    append_events(whole, events(0, 90, 0) + events(0, 60, 1))
+    for part, (first, middle, end) in zip(parts, ((0, 30, 20), (30, 50, 20), (50, 90, 60)), strict=True):
+        append_events(part, events(first, middle, 0) + events(20 if first else 0, end, 1))
+    (wanted, wanted_1), (found, found_1) = (fold_blocks(blocks, {0: 3, 1: 0}) for blocks in ([whole], parts))
+    for one, other in ((wanted, found), (wanted_1, found_1)):
+        assert seen_of(one.seen) == seen_of(other.seen)
+        assert counts_of(one.pieces) == counts_of(other.pieces)
+        assert (one.log_id, one.first_offset, one.next_offset) == (
+            other.log_id,
+            other.first_offset,
+            other.next_offset,
+        )

@@ -63,9 +63,23 @@ def test_ring_refuses_to_overwrite_unreleased_slots():
 def test_redis_sink_sees_only_committed_blocks():
     ring = tiny_ring()
     publish(ring, 7)
-    assert ring.to_apply() is None
+    assert ring.to_apply() == []
     ring.release_committed()
-    assert ring.to_apply().offsets[0] == 7
+    assert ring.to_apply()[0].offsets[0] == 7
+
+
+def test_redis_sink_is_handed_as_many_committed_blocks_as_it_takes():
+    ring = tiny_ring(4)
+    for mark in (1, 2, 3, 4):
+        publish(ring, mark)
+    for _ in range(3):
+        ring.release_committed()
+    assert [block.offsets[0] for block in ring.to_apply(2)] == [1, 2]
+    assert [block.offsets[0] for block in ring.to_apply(9)] == [1, 2, 3], "the fourth is not committed"
+    ring.release_applied(2)
+    assert [block.offsets[0] for block in ring.to_apply(9)] == [3]
+    with pytest.raises(AssertionError):
+        ring.release_applied(2)
 
 
 def test_claiming_again_gives_the_same_cleared_block():
@@ -82,14 +96,14 @@ def test_a_detached_redis_sink_holds_nobody_back_and_comes_back_behind_the_gap()
     ring.detach()
     for mark in range(2, 7):
         ring.release_committed()
-        assert ring.to_apply() is None
+        assert ring.to_apply() == []
         publish(ring, mark)
     ring.attach()
     ring.release_committed()
-    assert ring.to_apply() is None, "what was published while it was away is not handed to it"
+    assert ring.to_apply() == [], "what was published while it was away is not handed to it"
     publish(ring, 7)
     ring.release_committed()
-    assert ring.to_apply().offsets[0] == 7
+    assert ring.to_apply()[0].offsets[0] == 7
 
 
 def test_out_of_turn_calls_are_refused():
@@ -159,7 +173,7 @@ def test_a_discarded_ring_is_empty_and_goes_on_counting():
     assert ring.claim() is None
     ring.discard()
     assert (ring.published, ring.committed, ring.applied, ring.detached) == (2, 2, 2, False)
-    assert ring.to_commit() is None and ring.to_apply() is None
+    assert ring.to_commit() is None and ring.to_apply() == []
     assert ring.claim() is not None
     assert control.page["cursors"].tolist() == [2, 2, 2, 0]
 

@@ -72,7 +72,9 @@ class Side:
         arriving = [command for number, command in enumerate(commands) if number != lost]
         replies = link.run(self.client, arriving)
         if len(arriving) == len(commands) and store.outcome_of(replies) is Outcome.APPLIED:
-            self.slots.learn(changes.session_hashes, changes.seen_steps, store.places_of(replies))
+            self.slots.learn(
+                changes.session_hashes, changes.seen_steps, store.places_of(replies, changes.seen_steps)
+            )
             self._note(seen)
         else:
             self.slots.clear()
