@@ -8,7 +8,7 @@ there the chain may go on, to a later offset.
 from collections import defaultdict
 
 from hotpath.views import store
-from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges, in_rounds
+from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges, in_rounds, session_of
 from hotpath.views.link import Stream
 from hotpath.views.store import LogState
 
@@ -37,7 +37,7 @@ class Build:
 
     def touch(self, user: str, session: str, step: int) -> None:
         """A user's session was last seen in `step`."""
-        self._seen += (user.encode(), session.encode(), step)
+        self._seen += (user.encode(), session_of(session), step)
         if len(self._seen) >= 3 * store.TOUCH_ENTRIES_MAX:
             self._send()
 

@@ -47,8 +47,8 @@ class CountPiece:
 class LogChanges:
     """What the views of one log learn from the offsets [first_offset, next_offset).
 
-    seen: [user_id, session_id, step, ...] flat, ids as bytes, one entry per (user, session); a user's further sessions
-    stand behind the first ones of all (see `in_rounds`).
+    seen: [user_id, session, step, ...] flat, one entry per (user, session), as bytes, the session_id behind its length
+    (see `session_of`); a user's further sessions stand behind the first ones of all (see `in_rounds`).
     pieces: adjoining, from first_offset to next_offset; never none.
     watermark_s: greatest second of the log once all this is applied.
 
@@ -221,7 +221,7 @@ def _cut_out_texts(blocks: Sequence[Block], rows: _Rows, drafts: list[_Draft]) -
     texts = _Texts(blocks)
     places = np.concatenate([draft.places for draft in drafts])
     users = iter(texts.of(USER, rows, places))
-    sessions = iter(texts.of(SESSION, rows, places))
+    sessions = iter(texts.of(SESSION, rows, places, 1))
     places = np.concatenate([places for draft in drafts for _, places, _, _ in draft.pieces])
     pages = iter(texts.of(PAGE, rows, places))
     for draft in drafts:
@@ -258,14 +258,17 @@ class _Texts:
             [memoryview(block.arena[:end]) for block, end in zip(blocks, used, strict=True)]
         )
 
-    def of(self, text_field: int, rows: _Rows, places: np.ndarray) -> list[bytes]:
-        """String `text_field` (an index into TEXT_FIELDS) of the rows in these places."""
+    def of(self, text_field: int, rows: _Rows, places: np.ndarray, length_bytes: int = 0) -> list[bytes]:
+        """String `text_field` (an index into TEXT_FIELDS) of the rows in these places.
+
+        length_bytes: how many bytes of its length, which stands before it in sealed rows, come with it.
+        """
         starts, ends = np.empty((2, places.size), np.int64)
         numbers, within = rows.blocks[places], rows.rows[places]
         for number, block in enumerate(self._blocks):
             of_block = np.flatnonzero(numbers == number) if len(self._blocks) > 1 else slice(None)
             begins = block.text_starts(text_field, within[of_block]) + self._bases[number]
-            starts[of_block] = begins
+            starts[of_block] = begins - length_bytes
             ends[of_block] = begins + block.lengths[text_field, within[of_block]]
         text = self._bytes
         return [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
@@ -273,8 +276,15 @@ class _Texts:
 
 def fold_seen(rows: Iterable[tuple[str, str, int]]) -> list:
     """Last-seen updates of (user_id, session_id, step) rows, each pair once, in the shape of LogChanges.seen."""
-    seen = [value for user, session, step in rows for value in (user.encode(), session.encode(), step)]
-    return in_rounds(seen)
+    return in_rounds(
+        [value for user, session, step in rows for value in (user.encode(), session_of(session), step)]
+    )
+
+
+def session_of(session_id: str) -> bytes:
+    """A session_id behind its length in one byte (it has 128 bytes at most), as records have it."""
+    name = session_id.encode()
+    return bytes([len(name)]) + name
 
 
 def in_rounds(seen: list) -> list:

@@ -53,7 +53,6 @@ BUILDING = "build:"
 
 _PROCESS = secrets.token_hex(8)
 _NUMBERS = itertools.count()
-_LENGTHS = [bytes([length]) for length in range(256)]
 _BROKEN_ERROR = re.compile(r"WRONGTYPE|not an integer|not a valid float|not a float|overflow|malformed")
 
 
@@ -151,8 +150,7 @@ def touch_commands(
             entries, users = entries[: 3 * distinct], users[:distinct]
         start += len(entries)
         before, ticket = ticket, new_ticket()
-        sessions = [_LENGTHS[len(session)] + session for session in entries[1::3]]
-        payload = [before, ticket, users, sessions, entries[2::3]]
+        payload = [before, ticket, users, entries[1::3], entries[2::3]]
         commands.append(script("touch", prefix, log_id, generation, payload, mode))
     return commands, ticket
 

@@ -237,7 +237,7 @@ MUTANTS = (
         "lock-kept-for-ever",
         "who was stopped in the middle of a rebuild keeps its lock",
         lambda: in_query("limit_idle_session", "idle_session_timeout", "no_such_setting"),
-        first=400,
+        first=2_400,
     ),
     _mutant(
         "generation-not-compared",
@@ -259,7 +259,7 @@ MUTANTS = (
         lambda: in_script(
             "touch", "if before ~= '' and before ~= state[3] then return { 'TORN', '' } end", ""
         ),
-        first=650,
+        first=2_000,
     ),
     _mutant(
         "freed-slots-kept",

@@ -52,7 +52,7 @@ def new_block(
 
 
 def append_events(block: Block, events: Iterable[Event]) -> slice:
-    """Append events with everything but what `copy_format.seal_rows` adds; returns their rows."""
+    """Append events with everything but the numbers that `copy_format.seal_rows` adds; returns their rows."""
     first = block.rows
     for event in events:
         _append(block, event)
@@ -85,9 +85,11 @@ def _append(block: Block, event: Event) -> None:
 
 def _append_row(block: Block, row: int, event: Event) -> None:
     texts = [text.encode() for text in event.texts]
-    blank = bytes(ROW_PREFIX_BYTES) + b"".join(bytes(LENGTH_BYTES) + text for text in texts)
-    block.row_starts[row] = _append_bytes(block, blank)
-    block.row_lengths[row] = len(blank)
+    data = bytes(ROW_PREFIX_BYTES) + b"".join(
+        len(text).to_bytes(LENGTH_BYTES, "big") + text for text in texts
+    )
+    block.row_starts[row] = _append_bytes(block, data)
+    block.row_lengths[row] = len(data)
     block.lengths[:, row] = [len(text) for text in texts]
     block.times_us[row] = event.time_us
     block.page_views[row] = event.event_type == PAGE_VIEW

@@ -139,7 +139,7 @@ def _change(
         first,
         offsets[-1],
         watermark_s,
-        [part for entry in seen for part in entry],
+        [part for user, name, step in seen for part in (user, bytes([len(name)]) + name, step)],
         [
             CountPiece(begin, end, _flat_counts(counts))
             for begin, end, counts in zip(offsets, offsets[1:], pieces, strict=False)

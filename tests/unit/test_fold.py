@@ -20,7 +20,9 @@ NOON_STEP = NOON_US // 10_000_000
 
 
 def seen_of(flat: list) -> dict[tuple[bytes, bytes], int]:
-    triples = list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+    """(user_id, session_id) -> step."""
+    assert all(session[0] == len(session) - 1 for session in flat[1::3])
+    triples = [(user, s[1:], step) for user, s, step in zip(flat[::3], flat[1::3], flat[2::3], strict=True)]
     seen = {(user, session): step for user, session, step in triples}
     assert len(seen) == len(triples)
     return seen
@@ -181,7 +183,7 @@ def test_a_bucket_counts_in_the_piece_that_holds_its_offsets():
 
 
 def test_rows_from_postgres_become_entries():
-    assert fold_seen([("u", "a", 1), ("ü", "b", 2)]) == [b"u", b"a", 1, "ü".encode(), b"b", 2]
+    assert fold_seen([("u", "a", 1), ("ü", "b", 2)]) == [b"u", b"\1a", 1, "ü".encode(), b"\1b", 2]
 
 
 def test_entries_of_one_user_stand_in_rounds_behind_those_of_all():
@@ -201,7 +203,7 @@ def test_no_script_is_told_a_user_twice(visits, entries_max):
     payloads = [msgpack.unpackb(command[5], raw=True) for command in commands]
     assert all(len(set(users)) == len(users) <= entries_max for _, _, users, _, _ in payloads)
     told = [pair for _, _, users, sessions, _ in payloads for pair in zip(users, sessions, strict=True)]
-    assert told == [(user, b"\3" + session) for user, session in zip(seen[0::3], seen[1::3], strict=True)]
+    assert told == list(zip(seen[0::3], seen[1::3], strict=True))
     # As few scripts as there can be: only who has several sessions needs more than one.
     most = max(Counter(seen[0::3]).values(), default=0)
     assert len(commands) < len(told) / entries_max + most + 1

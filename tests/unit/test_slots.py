@@ -101,7 +101,9 @@ class Side:
         newest: dict[tuple[bytes, bytes], int] = {}
         for user, session, step in seen:
             newest[user, session] = max(step, newest.get((user, session), 0))
-        flat = [part for (user, session), step in newest.items() for part in (user, session, step)]
+        flat = [
+            part for (user, name), step in newest.items() for part in (user, bytes([len(name)]) + name, step)
+        ]
         pieces = [CountPiece(self.applied, self.applied + 1)]
         hashes = np.array([hash(pair) for pair in newest], np.int64)
         steps = np.array(list(newest.values()), np.int64)
