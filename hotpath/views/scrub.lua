@@ -7,7 +7,6 @@ local live = live_generation()
 if live ~= ARGV[1] then return { 'MOVED', live } end
 local wrong = wrong_part(live, OF_USERS) or wrong_part(live, OF_PAGES)
 if wrong then return { 'BROKEN', wrong } end
-local call = redis.call
 local stored = call('HLEN', key(live, 'seen'))
 local newest, newest_sum = newest_of(live)
 if not newest or newest_sum ~= stored then return { 'BROKEN', key(live, 'newest') } end

@@ -82,12 +82,12 @@ class RedisSink:
         except (redis.RedisError, OSError) as error:
             self._lose(error)
             return True
-        return not any(known.phase is Phase.HEALING for known in self._logs[: block.log_count])
+        return _none_healing(self._logs[: block.log_count])
 
     def is_settled(self) -> bool:
         """Whether no log is with the healer. Raises Fenced when another worker has taken a log over."""
         self._collect()
-        return not any(known.phase is Phase.HEALING for known in self._logs)
+        return _none_healing(self._logs)
 
     def apply(self, blocks: list[Block]) -> bool:
         """Bring committed blocks that follow each other into the views, at once; False when Redis is away.
@@ -316,3 +316,7 @@ class RedisSink:
         if time.monotonic() - self._warned_at > LOG_INTERVAL_S:
             self._warned_at = time.monotonic()
             log.warning("Redis is away, the live views will catch up: %s", error)
+
+
+def _none_healing(logs: list[LiveLog]) -> bool:
+    return not any(known.phase is Phase.HEALING for known in logs)

@@ -63,13 +63,13 @@ class SinkThreads:
         for thread in self._threads:
             thread.start()
 
-    def wait_for_views(self, deadline_s: float, heartbeat: Callable[[], bool]) -> None:
-        """Wait until no log is with the healer, or Redis is away; `heartbeat` says whether to go on waiting.
+    def wait_for_views(self, deadline_s: float, goes_on: Callable[[], bool]) -> None:
+        """Wait until no log is with the healer, or Redis is away, or until `goes_on` says no.
 
         Raises the error that ended a sink.
         """
         deadline = time.monotonic() + deadline_s
-        while not self._settled.wait(HEAL_POLL_S) and time.monotonic() < deadline and heartbeat():
+        while not self._settled.wait(HEAL_POLL_S) and time.monotonic() < deadline and goes_on():
             self.check()
 
     def publish(self) -> None:

@@ -56,9 +56,9 @@ class RingModel(RuleBasedStateMachine):
         blocks = self.ring.to_apply(blocks_max)
         ready = [n for n in self.unapplied if n not in self.uncommitted][:blocks_max]
         assert [block.offsets[0] for block in blocks] == ([] if self.detached else ready)
-        for number in ready if blocks else []:
-            self.unapplied.remove(number)
-        self.ring.release_applied(len(blocks)) if blocks else None
+        if blocks:
+            self.unapplied = [n for n in self.unapplied if n not in ready]
+            self.ring.release_applied(len(blocks))
 
     @precondition(lambda self: not self.detached)
     @rule()

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from hotpath.views import keys, link, store
 from hotpath.views.build import Build
-from hotpath.views.fold import CountPiece, LogChanges
+from hotpath.views.fold import CountPiece, LogChanges, session_of
 from hotpath.views.link import Stream, raw_script, script, state_script
 from hotpath.views.slots import Raise
 from hotpath.views.store import LogState
@@ -139,7 +139,7 @@ def _change(
         first,
         offsets[-1],
         watermark_s,
-        [part for user, name, step in seen for part in (user, bytes([len(name)]) + name, step)],
+        [part for user, name, step in seen for part in (user, session_of(name.decode()), step)],
         [
             CountPiece(begin, end, _flat_counts(counts))
             for begin, end, counts in zip(offsets, offsets[1:], pieces, strict=False)

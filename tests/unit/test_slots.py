@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hotpath.views import keys, link, slots, store
 from hotpath.views.contents import sessions_of
-from hotpath.views.fold import CountPiece, LogChanges
+from hotpath.views.fold import CountPiece, LogChanges, session_of
 from hotpath.views.slots import Slots
 from hotpath.views.store import LogState, Outcome
 from tests.support import simulated
@@ -102,7 +102,7 @@ class Side:
         for user, session, step in seen:
             newest[user, session] = max(step, newest.get((user, session), 0))
         flat = [
-            part for (user, name), step in newest.items() for part in (user, bytes([len(name)]) + name, step)
+            part for (user, name), step in newest.items() for part in (user, session_of(name.decode()), step)
         ]
         pieces = [CountPiece(self.applied, self.applied + 1)]
         hashes = np.array([hash(pair) for pair in newest], np.int64)
