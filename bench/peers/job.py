@@ -15,6 +15,7 @@ import psutil
 import psycopg
 
 from hotpath.errors import WorkersFailed
+from hotpath.scheduling import take_long_slices
 from hotpath.settings import Settings
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -120,7 +121,12 @@ def running(commands: list[list[str]], environment: dict[str, str], folder: Path
         with open(log, "ab") as output:
             for command in commands:
                 process = subprocess.Popen(
-                    command, env=environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT
+                    command,
+                    env=environment,
+                    cwd=folder,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=take_long_slices,  # as our workers do
                 )
                 processes.append(process)  # one by one: what has been started must be stopped
         yield Running(processes, log)

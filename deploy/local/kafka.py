@@ -72,7 +72,10 @@ class KafkaServer:
             write_private(configuration, self._configuration(*ports))
             self._format(command, configuration)
             self.process.start(
-                [*command, "kafka.Kafka", str(configuration)], folder=self.folder, leash=self.leash
+                [*command, "kafka.Kafka", str(configuration)],
+                folder=self.folder,
+                leash=self.leash,
+                long_slices=True,
             )
         self.process.wait_until(self.healthy, "answering", _START_DEADLINE_S)
 

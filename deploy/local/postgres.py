@@ -73,6 +73,7 @@ class PostgresServer:
                 folder=data,
                 user=self.user,
                 leash=self.leash,
+                long_slices=True,
             )
         self.process.wait_until(self.healthy, "answering", _START_DEADLINE_S)
         self._make_database()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.errors import StackError
+from hotpath.scheduling import take_long_slices
 
 TAG = "HOTPATH_LOCAL_HOME"
 """Environment variable by which the processes of a home, and the children they leave behind, are found."""
@@ -95,11 +96,13 @@ class Process:
         folder: Path | None = None,
         user: str | None = None,
         leash: signal.Signals | None = None,
+        long_slices: bool = False,
         started_as: str = "",
     ) -> Identity:
         """Start it, its output appended to the log, and record it; `leash` is the signal it gets when we die.
 
-        `started_as` is kept in the record: what a caller needs to know whether it runs with other settings.
+        `long_slices`: for servers that every event goes through, see `hotpath.scheduling`. `started_as` is kept in the
+        record: what a caller needs to know whether it runs with other settings.
         The caller's thread holds the leash: start leashed processes from a thread that lives as long as they.
         """
         _collect()
@@ -108,6 +111,14 @@ class Process:
         if self.log.exists() and self.log.stat().st_size > _LOG_KEPT_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         starter = os.getpid()
+
+        def prepare() -> None:
+            # In the child, after its change of user (which would reset the leash) and before exec (which keeps both).
+            if long_slices:
+                take_long_slices()
+            if leash:
+                _put_on_leash(leash, starter)
+
         with open(self.log, "ab", opener=_private) as log:
             process = subprocess.Popen(
                 arguments,
@@ -117,7 +128,7 @@ class Process:
                 cwd=folder or self.home,
                 env={**(os.environ if environment is None else environment), TAG: str(self.home)},
                 start_new_session=True,
-                preexec_fn=(lambda: _put_on_leash(leash, starter)) if leash else None,
+                preexec_fn=prepare if leash or long_slices else None,
                 **as_user(user),
             )
         identity = Identity.of(process.pid)
@@ -233,7 +244,6 @@ def _private(path: str, flags: int) -> int:
 
 
 def _put_on_leash(number: signal.Signals, starter: int) -> None:
-    """In the child, after its change of user (which would reset it) and before exec (which keeps it)."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != starter:  # the starter died before the leash was on
         os._exit(1)

@@ -74,6 +74,7 @@ class RedisServer:
                 folder=self.folder,
                 environment={"GLIBC_TUNABLES": _MALLOC, **os.environ},
                 leash=self.leash,
+                long_slices=True,
             )
         self.process.wait_until(self.healthy, "answering", _START_DEADLINE_S)
 

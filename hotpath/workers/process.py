@@ -16,6 +16,7 @@ from hotpath import clock
 from hotpath.console import configure_logging
 from hotpath.errors import HotpathError
 from hotpath.kafka import Topic, describe_topic
+from hotpath.scheduling import take_long_slices
 from hotpath.settings import PipelineSettings, load
 from hotpath.shm.control import WorkerState
 from hotpath.shm.segment import Segment
@@ -92,6 +93,7 @@ def main() -> int:
     settings = load(PipelineSettings, [], parser.prog)
     configure_logging(settings, f"worker {options.index}")
     clock.follow(settings.clock_file)
+    take_long_slices()
     segment = Segment(options.segment_fd, options.segment_bytes)
     try:
         run(settings, segment, options)
