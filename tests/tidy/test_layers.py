@@ -18,6 +18,7 @@ LAYERS = [
         "hotpath.sql",
         "hotpath.partitioner",
         "hotpath.console",
+        "hotpath.scheduling",
         "hotpath.kafka",
     },
     {"hotpath.shm", "hotpath.views"},
