@@ -130,10 +130,10 @@ class Replay:
         replies = iter(link.run(self._client, [command for of_log in commands for command in of_log]))
         for slots, changes, of_log in zip(known.values(), work, commands, strict=True):
             answers = [next(replies) for _ in of_log]
-            places = store.places_of(answers, changes.seen_steps)
+            places = store.places_of(answers, changes.seen.steps)
             if places is None:
                 raise WorkersFailed(f"Redis did not take the changes: {answers[-1]}")
-            slots.learn(changes.session_hashes, changes.seen_steps, places)
+            slots.learn(changes.session_hashes, changes.seen.steps, places)
         self.apply_cpu_s += time.thread_time() - began_s
         block.clear()
         logs["first_offset"] = logs["next_offset"]

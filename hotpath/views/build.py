@@ -7,8 +7,8 @@ there the chain may go on, to a later offset.
 
 from collections import defaultdict
 
-from hotpath.views import store
-from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges, in_rounds, session_of
+from hotpath.views import packed, store
+from hotpath.views.fold import PAIRS_MAX, CountPiece, LogChanges, Seen, in_rounds, session_of
 from hotpath.views.link import Stream
 from hotpath.views.store import LogState
 
@@ -56,8 +56,9 @@ class Build:
     def _send(self, target: str | None = None) -> None:
         self._pieces += 1
         before, self._link = self._link, target or f"{store.BUILDING}{self._pieces}"
-        piece = CountPiece(0, 0, [[step, increments] for step, increments in self._counts.items()])
-        changes = LogChanges(self._log_id, 0, 0, self._watermark_s, in_rounds(self._seen), [piece])
+        piece = CountPiece(0, 0, packed.pack(list(self._counts.items())))
+        seen = Seen.of(in_rounds(self._seen))
+        changes = LogChanges(self._log_id, 0, 0, self._watermark_s, seen, [piece])
         chain = (before, self._link)
         for command in store.change_commands(self._prefix, self.generation, changes, "building", chain):
             self._stream.send(command)

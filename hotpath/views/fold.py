@@ -10,13 +10,15 @@ are read for one row of each group.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import pairwise
 
 import numpy as np
 
 from hotpath.events import TEXT_FIELDS, EventClass
 from hotpath.shm.block import Block
+from hotpath.views import packed
 from hotpath.views.keys import STEP_US
+from hotpath.views.packed import Strings
 from hotpath.views.slots import Slots
 
 PAIRS_MAX = 750
@@ -26,9 +28,6 @@ for which readers would have to wait."""
 USER, PAGE, SESSION = (TEXT_FIELDS.index(name) for name in ("user_id", "page_url", "session_id"))
 _STEP_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: spreads steps over a hash's bits
 
-Counts = list[list]
-"""[[step, [page_url, n, page_url, n, ...]], ...] with page_url as bytes."""
-
 
 def _none() -> np.ndarray:
     return np.zeros(0, np.int64)
@@ -36,43 +35,68 @@ def _none() -> np.ndarray:
 
 @dataclass
 class CountPiece:
-    """Page views of the offsets [first_offset, next_offset), applied all or not at all."""
+    """Page views of the offsets [first_offset, next_offset), applied all or not at all.
+
+    counts: packed, [[step, [page_url, n, page_url, n, ...]], ...].
+    """
 
     first_offset: int
     next_offset: int
-    counts: Counts = field(default_factory=list)
+    counts: bytes = packed.array(0)
+
+
+@dataclass
+class Seen:
+    """Sessions that are raised by name: parallel columns, one entry per (user, session).
+
+    users, sessions: the session_id behind its length, see `session_of`. user_hashes: int64, the same for the same user;
+    a user's further sessions stand behind the first ones of all (see `in_rounds`). steps: int64, last seen.
+    """
+
+    users: Strings
+    sessions: Strings
+    user_hashes: np.ndarray
+    steps: np.ndarray
+
+    @classmethod
+    def of(cls, flat: list) -> "Seen":
+        """Of [user_id, session, step, ...] as bytes and numbers, in rounds."""
+        users = flat[0::3]
+        hashes = np.fromiter(map(hash, users), np.int64, len(users))
+        return cls(Strings.of(users), Strings.of(flat[1::3]), hashes, np.array(flat[2::3], np.int64))
+
+    def __len__(self) -> int:
+        return self.steps.size
 
 
 @dataclass
 class LogChanges:
     """What the views of one log learn from the offsets [first_offset, next_offset).
 
-    seen: [user_id, session, step, ...] flat, one entry per (user, session), as bytes, the session_id behind its length
-    (see `session_of`); a user's further sessions stand behind the first ones of all (see `in_rounds`).
     pieces: adjoining, from first_offset to next_offset; never none.
     watermark_s: greatest second of the log once all this is applied.
 
-    Of blocks' changes only, all int64: session_hashes, seen_steps: of the entries of `seen`. slots, slot_steps: of
-    the sessions whose slots are known and which are not in `seen`; the same one may come more than once.
+    Of blocks' changes only, all int64: session_hashes: of the entries of `seen`. slots, slot_steps: of the sessions
+    whose slots are known and which are not in `seen`; the same one may come more than once.
     """
 
     log_id: int
     first_offset: int
     next_offset: int
     watermark_s: int
-    seen: list
+    seen: Seen
     pieces: list[CountPiece]
     session_hashes: np.ndarray = field(default_factory=_none)
-    seen_steps: np.ndarray = field(default_factory=_none)
     slots: np.ndarray = field(default_factory=_none)
     slot_steps: np.ndarray = field(default_factory=_none)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The accepted rows of some blocks that count, by log, of each by rising offset: parallel arrays.
+    """The accepted rows of some blocks that count, block by block, of each by log and then by offset: parallel arrays.
 
     blocks, rows: where each stands. The others are the blocks' columns of these names; steps: of their times.
+    bounds: of each block where its rows begin here, and where those of the last one end.
     """
 
     blocks: np.ndarray
@@ -84,19 +108,19 @@ class _Rows:
     page_hashes: np.ndarray
     user_hashes: np.ndarray
     session_hashes: np.ndarray
+    bounds: list[int]
+
+    def places_of(self, log_index: int) -> np.ndarray:
+        """Where the rows of a log stand, by rising offset."""
+        ranges = []
+        for start, end in pairwise(self.bounds):
+            first, last = np.searchsorted(self.logs[start:end], (log_index, log_index + 1)).tolist()
+            ranges.append(np.arange(start + first, start + last))
+        return np.concatenate(ranges)
 
 
-@dataclass
-class _Draft:
-    """Changes of one log with places in `_Rows` instead of texts, which are cut out for all logs at once.
-
-    places, steps: of `seen`. pieces: each with (places, steps, counts) of its pairs.
-    """
-
-    changes: LogChanges
-    places: np.ndarray
-    steps: np.ndarray
-    pieces: list[tuple[CountPiece, np.ndarray, np.ndarray, np.ndarray]]
+# (places, steps, counts) of the pairs of a piece: texts are cut out for all pieces of a log at once.
+_Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def fold_blocks(
@@ -108,65 +132,63 @@ def fold_blocks(
     from_offsets: the offset of each from which on its rows count. slots: what is known of each; None: nothing.
     """
     rows = _accepted(blocks, from_offsets)
-    firsts = np.searchsorted(rows.logs, list(from_offsets), side="left").tolist()
-    ends = np.searchsorted(rows.logs, list(from_offsets), side="right").tolist()
-    drafts = [
-        _draft(blocks[-1], log_index, start, rows, np.arange(first, end), slots)
-        for (log_index, start), first, end in zip(from_offsets.items(), firsts, ends, strict=True)
+    return [
+        _changes(blocks, log_index, start, rows, None if slots is None else slots[log_index])
+        for log_index, start in from_offsets.items()
     ]
-    _cut_out_texts(blocks, rows, drafts)
-    return [draft.changes for draft in drafts]
 
 
 def _accepted(blocks: Sequence[Block], from_offsets: dict[int, int]) -> _Rows:
     starts = np.full(blocks[0].logs.size, np.iinfo(np.int64).max)
     starts[list(from_offsets)] = list(from_offsets.values())
-    parts = []
-    for number, block in enumerate(blocks):
+    found = []
+    for block in blocks:
         logs, offsets = block.log_indexes[: block.rows], block.offsets[: block.rows]
         rows = np.flatnonzero(
             (block.classes[: block.rows] == EventClass.ACCEPTED) & (offsets >= starts[logs])
         )
-        columns = (
-            block.offsets,
-            block.times_us,
-            block.page_views,
-            block.page_hashes,
-            block.user_hashes,
-            block.session_hashes,
-        )
-        parts.append(
-            [np.full(rows.size, number, np.int16), rows, logs[rows], *(column[rows] for column in columns)]
-        )
-    gathered = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    order = np.argsort(gathered[2], kind="stable")
-    numbers, rows, logs, offsets, times_us, *rest = (column[order] for column in gathered)
-    return _Rows(numbers, rows, logs, offsets, times_us // STEP_US, *rest)
+        found.append(rows[np.argsort(logs[rows], kind="stable")])
+    bounds = np.cumsum([0, *(rows.size for rows in found)]).tolist()
+
+    def gathered(name: str) -> np.ndarray:
+        column = np.empty(bounds[-1], getattr(blocks[0], name).dtype)
+        for block, rows, start, end in zip(blocks, found, bounds, bounds[1:], strict=False):
+            np.take(getattr(block, name), rows, out=column[start:end], mode="clip")
+        return column
+
+    steps = gathered("times_us")
+    steps //= STEP_US
+    return _Rows(
+        np.repeat(np.arange(len(blocks)), np.diff(bounds)),
+        np.concatenate(found),
+        gathered("log_indexes"),
+        gathered("offsets"),
+        steps,
+        gathered("page_views"),
+        gathered("page_hashes"),
+        gathered("user_hashes"),
+        gathered("session_hashes"),
+        bounds,
+    )
 
 
-def _draft(
-    last: Block,
-    log_index: int,
-    from_offset: int,
-    rows: _Rows,
-    places: np.ndarray,
-    slots: dict[int, Slots] | None,
-) -> _Draft:
-    """The changes of one log, whose rows stand in these places of `rows`, up to where it ends in the `last` block."""
-    entry = last.logs[log_index]
+def _changes(
+    blocks: Sequence[Block], log_index: int, from_offset: int, rows: _Rows, known: Slots | None
+) -> LogChanges:
+    """The changes of one log, up to where it ends in the last block."""
+    entry = blocks[-1].logs[log_index]
     next_offset = int(entry["next_offset"])
-    changes = LogChanges(int(entry["log_id"]), from_offset, next_offset, int(entry["watermark_s"]), [], [])
-    steps = rows.steps[places]
-    draft = _Draft(changes, places, steps, [])
-    _split(rows, places[rows.page_views[places]], CountPiece(from_offset, next_offset), draft.pieces)
-    changes.pieces = [piece for piece, *_ in draft.pieces]
-    hashes = rows.session_hashes[places]
-    if slots is not None:
-        known = slots[log_index]
+    places = rows.places_of(log_index)
+    split = _split(rows, places[rows.page_views[places]], CountPiece(from_offset, next_offset))
+    _cut_out_pages(blocks, rows, split)
+
+    steps, hashes = rows.steps[places], rows.session_hashes[places]
+    slots, slot_steps = _none(), _none()
+    if known is not None:
         stood = known.of(hashes)
         there = np.flatnonzero(stood >= 0)
         rises = there[known.rises(stood[there], steps[there])]
-        changes.slots, changes.slot_steps = stood[rises], steps[rises]
+        slots, slot_steps = stood[rises], steps[rises]
         named = np.flatnonzero(stood < 0)
         places, steps, hashes = places[named], steps[named], hashes[named]
     order, starts = _groups(hashes)
@@ -175,9 +197,18 @@ def _draft(
     firsts = order[starts]
     rounds = _rounds(rows.user_hashes[places[firsts]], firsts)
     firsts, steps = firsts[rounds], steps[rounds]
-    draft.places, draft.steps = places[firsts], steps
-    changes.session_hashes, changes.seen_steps = hashes[firsts], steps
-    return draft
+    places = places[firsts]
+    seen = Seen(
+        _cut_out(blocks, rows, places, USER),
+        _cut_out(blocks, rows, places, SESSION, behind_length=True),
+        rows.user_hashes[places],
+        steps,
+    )
+    pieces = [piece for piece, _ in split]
+    watermark_s, log_id = int(entry["watermark_s"]), int(entry["log_id"])
+    return LogChanges(
+        log_id, from_offset, next_offset, watermark_s, seen, pieces, hashes[firsts], slots, slot_steps
+    )
 
 
 def _rounds(hashes: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -191,52 +222,51 @@ def _rounds(hashes: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.lexsort((places, numbers))
 
 
-def _split(
-    rows: _Rows,
-    places: np.ndarray,
-    piece: CountPiece,
-    pieces: list[tuple[CountPiece, np.ndarray, np.ndarray, np.ndarray]],
-) -> None:
-    """Append `piece` with the counts of these places, or its halves by offset where it has too many pairs."""
+def _split(rows: _Rows, places: np.ndarray, whole: CountPiece) -> list[tuple[CountPiece, _Pairs]]:
+    """The page views in these places as pieces: `whole`, or its halves by offset where it has too many pairs, or
+    theirs."""
     steps = rows.steps[places]
-    pairs = rows.page_hashes[places].view(np.uint64) ^ (steps.astype(np.uint64) * _STEP_FACTOR)
-    order, starts = _groups(pairs)
-    if starts.size > PAIRS_MAX:
-        middle = places.size // 2
-        border = int(rows.offsets[places[middle]])
-        _split(rows, places[:middle], CountPiece(piece.first_offset, border), pieces)
-        _split(rows, places[middle:], CountPiece(border, piece.next_offset), pieces)
-        return
+    hashes = rows.page_hashes[places].view(np.uint64) ^ (steps.astype(np.uint64) * _STEP_FACTOR)
+    order, starts = _groups(hashes)
     firsts = order[starts]
-    firsts_by_step = np.lexsort((firsts, steps[firsts]))
-    counts = np.diff(starts, append=places.size)[firsts_by_step]
-    firsts = firsts[firsts_by_step]
-    pieces.append((piece, places[firsts], steps[firsts], counts))
+    by_step = np.lexsort((firsts, steps[firsts]))
+    ranks = np.empty(by_step.size, np.int64)
+    ranks[by_step] = np.arange(by_step.size)
+    pairs = np.empty(places.size, np.int64)  # of each page view its pair, numbered by step
+    pairs[order] = np.repeat(ranks, np.diff(starts, append=places.size))
+    firsts = firsts[by_step]
+    pair_places, pair_steps = places[firsts], steps[firsts]
+    pieces: list[tuple[CountPiece, _Pairs]] = []
+
+    def cut(start: int, end: int, piece: CountPiece) -> None:
+        counts = np.bincount(pairs[start:end])
+        there = np.flatnonzero(counts)
+        if there.size <= PAIRS_MAX:
+            pieces.append((piece, (pair_places[there], pair_steps[there], counts[there])))
+            return
+        middle = (start + end) // 2
+        border = int(rows.offsets[places[middle]])
+        cut(start, middle, CountPiece(piece.first_offset, border))
+        cut(middle, end, CountPiece(border, piece.next_offset))
+
+    cut(0, places.size, whole)
+    return pieces
 
 
-def _cut_out_texts(blocks: Sequence[Block], rows: _Rows, drafts: list[_Draft]) -> None:
-    """Fill in `seen` and the pieces' counts."""
-    if not drafts:
-        return
-    texts = _Texts(blocks)
-    places = np.concatenate([draft.places for draft in drafts])
-    users = iter(texts.of(USER, rows, places))
-    sessions = iter(texts.of(SESSION, rows, places, 1))
-    places = np.concatenate([places for draft in drafts for _, places, _, _ in draft.pieces])
-    pages = iter(texts.of(PAGE, rows, places))
-    for draft in drafts:
-        count = draft.places.size
-        flat: list = [None] * (3 * count)
-        flat[0::3], flat[1::3] = islice(users, count), islice(sessions, count)
-        flat[2::3] = draft.steps.tolist()
-        draft.changes.seen = flat
-        for piece, _, steps, counts in draft.pieces:
-            first = 0
-            for end in (np.flatnonzero(np.diff(steps, append=-1)) + 1).tolist():
-                increments: list = [None] * (2 * (end - first))
-                increments[0::2], increments[1::2] = islice(pages, end - first), counts[first:end].tolist()
-                piece.counts.append([int(steps[first]), increments])
-                first = end
+def _cut_out_pages(blocks: Sequence[Block], rows: _Rows, pieces: list[tuple[CountPiece, _Pairs]]) -> None:
+    """Fill in the counts of the pieces of one log."""
+    places = np.concatenate([places for _, (places, _, _) in pieces])
+    counts = np.concatenate([counts for _, (_, _, counts) in pieces])
+    entries = _cut_out(blocks, rows, places, PAGE, counts=counts)
+    first = 0
+    for piece, (_, steps, _) in pieces:
+        of_steps = []
+        ends = np.flatnonzero(np.diff(steps, append=-1)) + 1
+        for step, end in zip(steps[ends - 1].tolist(), (first + ends).tolist(), strict=True):
+            page_counts = packed.array(2 * (end - first), entries.part(first, end))
+            of_steps.append(packed.array(2, packed.pack(step), page_counts))
+            first = end
+        piece.counts = packed.array(len(of_steps), *of_steps)
 
 
 def _groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -246,39 +276,29 @@ def _groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: values.size])
 
 
-class _Texts:
-    """The strings of some blocks, from one copy of their arenas."""
-
-    def __init__(self, blocks: Sequence[Block]) -> None:
-        self._blocks = blocks
-        used = [block.arena_used for block in blocks]
-        self._bases = np.cumsum([0, *used[:-1]])
-        # Slicing bytes costs half of what slicing a memoryview and copying that does.
-        self._bytes = b"".join(
-            [memoryview(block.arena[:end]) for block, end in zip(blocks, used, strict=True)]
-        )
-
-    def of(self, text_field: int, rows: _Rows, places: np.ndarray, length_bytes: int = 0) -> list[bytes]:
-        """String `text_field` (an index into TEXT_FIELDS) of the rows in these places.
-
-        length_bytes: how many bytes of its length, which stands before it in sealed rows, come with it.
-        """
-        starts, ends = np.empty((2, places.size), np.int64)
-        numbers, within = rows.blocks[places], rows.rows[places]
-        for number, block in enumerate(self._blocks):
-            of_block = np.flatnonzero(numbers == number) if len(self._blocks) > 1 else slice(None)
-            begins = block.text_starts(text_field, within[of_block]) + self._bases[number]
-            starts[of_block] = begins - length_bytes
-            ends[of_block] = begins + block.lengths[text_field, within[of_block]]
-        text = self._bytes
-        return [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+def _cut_out(
+    blocks: Sequence[Block],
+    rows: _Rows,
+    places: np.ndarray,
+    text_field: int,
+    behind_length: bool = False,
+    counts: np.ndarray | None = None,
+) -> Strings:
+    """String `text_field` (an index into TEXT_FIELDS) of the rows in these places; the rest as in `packed.cut_out`."""
+    starts, lengths = np.empty((2, places.size), np.int64)
+    numbers, within = rows.blocks[places], rows.rows[places]
+    for number, block in enumerate(blocks):
+        of_block = np.flatnonzero(numbers == number) if len(blocks) > 1 else slice(None)
+        starts[of_block] = block.text_starts(text_field, within[of_block])
+        lengths[of_block] = block.lengths[text_field, within[of_block]]
+    arenas = [block.arena for block in blocks]
+    return packed.cut_out(arenas, numbers, starts, lengths, behind_length=behind_length, counts=counts)
 
 
-def fold_seen(rows: Iterable[tuple[str, str, int]]) -> list:
-    """Last-seen updates of (user_id, session_id, step) rows, each pair once, in the shape of LogChanges.seen."""
-    return in_rounds(
-        [value for user, session, step in rows for value in (user.encode(), session_of(session), step)]
-    )
+def fold_seen(rows: Iterable[tuple[str, str, int]]) -> Seen:
+    """Last-seen updates of (user_id, session_id, step) rows, each pair once."""
+    flat = [value for user, session, step in rows for value in (user.encode(), session_of(session), step)]
+    return Seen.of(in_rounds(flat))
 
 
 def session_of(session_id: str) -> bytes:
@@ -288,7 +308,7 @@ def session_of(session_id: str) -> bytes:
 
 
 def in_rounds(seen: list) -> list:
-    """`seen` with the first entries of all users first, then their second ones, and so on.
+    """[user_id, session, step, ...] with the first entries of all users first, then their second ones, and so on.
 
     A script takes no user twice, so entries of one user that stood together would each take one of their own.
     """
@@ -338,9 +358,9 @@ def fold_counts(
     return pieces
 
 
-def counts_by_step(pairs: Iterable[tuple[tuple[int, str], int]]) -> Counts:
-    """Counts in the shape that scripts take."""
+def counts_by_step(pairs: Iterable[tuple[tuple[int, str], int]]) -> bytes:
+    """Counts of (step, page_url) pairs as `CountPiece` has them."""
     by_step: dict[int, list] = {}
     for (step, page), count in pairs:
         by_step.setdefault(step, []).extend((page.encode(), count))
-    return [[step, increments] for step, increments in by_step.items()]
+    return packed.pack([[step, increments] for step, increments in by_step.items()])

@@ -11,14 +11,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
-from hotpath.views import keys
+from hotpath.views import keys, packed
 
 Command = tuple[Any, ...]
 Reply = Any
@@ -62,10 +61,11 @@ def connect_async(url: str, timeout_s: float, connections_max: int) -> redis.asy
     return redis.asyncio.Redis.from_pool(pool)
 
 
-def script(name: str, prefix: str, log_id: int, generation: int, payload: list, *more: str) -> Command:
-    """The command that runs script `name` on one generation of a log."""
-    # As raw strings: Redis's cmsgpack hands them to Lua byte for byte.
-    blob = msgpack.packb(payload, use_bin_type=False)
+def script(
+    name: str, prefix: str, log_id: int, generation: int, payload: list | bytes, *more: str
+) -> Command:
+    """The command that runs script `name` on one generation of a log; a payload of bytes is packed already."""
+    blob = payload if isinstance(payload, bytes) else packed.pack(payload)
     return ("EVALSHA", _SHAS[name], 1, keys.current(prefix, log_id), generation, blob, *more)
 
 
@@ -81,7 +81,7 @@ def raw_script(name: str, script_keys: list[bytes], payload: list) -> Command:
         _SHAS[name],
         len(script_keys),
         *script_keys,
-        msgpack.packb(payload, use_bin_type=False),
+        packed.pack(payload),
     )
 
 

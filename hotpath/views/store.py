@@ -16,8 +16,8 @@ import numpy as np
 import redis
 from redis.exceptions import ResponseError
 
-from hotpath.views import keys
-from hotpath.views.fold import LogChanges
+from hotpath.views import keys, packed
+from hotpath.views.fold import LogChanges, Seen
 from hotpath.views.link import Command, Reply, run, script
 from hotpath.views.slots import Raise, Slots
 
@@ -119,7 +119,8 @@ def change_commands(
         last = index == len(changes.pieces) - 1
         span = chain or (str(piece.first_offset), str(piece.next_offset))
         # The watermark is of all changes, so that it comes with the last of them.
-        payload = [*span, awaited, changes.watermark_s if last else 0, piece.counts]
+        watermark_s = changes.watermark_s if last else 0
+        payload = packed.array(5, *map(packed.pack, (*span, awaited, watermark_s)), piece.counts)
         commands.append(script("apply", prefix, changes.log_id, generation, payload, mode))
     return commands
 
@@ -137,34 +138,34 @@ def raise_command(
 
 
 def touch_commands(
-    prefix: str, log_id: int, generation: int, ticket: str, seen: list, mode: str
+    prefix: str, log_id: int, generation: int, ticket: str, seen: Seen, mode: str
 ) -> tuple[list[Command], str]:
     """Last-seen updates by name, in pieces, from the state with this ticket on ('': any); the ticket of the last."""
     commands = []
     start = 0
     while start < len(seen):
-        entries = seen[start : start + 3 * TOUCH_ENTRIES_MAX]
-        users = entries[0::3]
-        distinct = _distinct(users)
-        if distinct < len(users):
-            entries, users = entries[: 3 * distinct], users[:distinct]
-        start += len(entries)
+        count = _distinct(seen.user_hashes[start : start + TOUCH_ENTRIES_MAX])
+        stop = start + count
         before, ticket = ticket, new_ticket()
-        payload = [before, ticket, users, entries[1::3], entries[2::3]]
+        payload = packed.array(
+            5,
+            packed.pack(before),
+            packed.pack(ticket),
+            packed.array(count, seen.users.part(start, stop)),
+            packed.array(count, seen.sessions.part(start, stop)),
+            packed.numbers(seen.steps[start:stop]),
+        )
         commands.append(script("touch", prefix, log_id, generation, payload, mode))
+        start = stop
     return commands, ticket
 
 
-def _distinct(users: list[bytes]) -> int:
-    """How many of the first users are different from each other."""
-    if len(set(users)) == len(users):
-        return len(users)
-    known: set[bytes] = set()
-    for user in users:
-        if user in known:
-            break
-        known.add(user)
-    return len(known)
+def _distinct(users: np.ndarray) -> int:
+    """How many of the first users (int64 hashes) are different from each other."""
+    order = np.argsort(users, kind="stable")
+    ordered = users[order]
+    repeated = order[1:][ordered[1:] == ordered[:-1]]
+    return int(repeated.min(initial=users.size))
 
 
 def outcome_of(replies: list[Reply]) -> Outcome:

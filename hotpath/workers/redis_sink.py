@@ -275,7 +275,7 @@ class RedisSink:
             logs.append(known)
             outcomes.append(store.outcome_of(replies[start:end]))
             if outcomes[-1] is Outcome.APPLIED:
-                self._advance(known, changes, store.places_of(replies[start:end], changes.seen_steps))
+                self._advance(known, changes, store.places_of(replies[start:end], changes.seen.steps))
             else:
                 known.slots.clear()
             start = end
@@ -289,7 +289,7 @@ class RedisSink:
         if places is None:
             known.slots.clear()
         elif known.slots.ticket is not None and places.size:
-            known.slots.learn(changes.session_hashes, changes.seen_steps, places)
+            known.slots.learn(changes.session_hashes, changes.seen.steps, places)
 
     def _learn_as_of(self, states: dict[int, LogState | None]) -> None:
         """as_of over all logs, as the states said; it stays unknown until every log has one."""

@@ -15,9 +15,9 @@ import redis
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from hotpath.views import keys, link, store
+from hotpath.views import keys, link, packed, store
 from hotpath.views.build import Build
-from hotpath.views.fold import CountPiece, LogChanges, session_of
+from hotpath.views.fold import CountPiece, LogChanges, Seen, session_of
 from hotpath.views.link import Stream, raw_script, script, state_script
 from hotpath.views.slots import Raise
 from hotpath.views.store import LogState
@@ -139,9 +139,9 @@ def _change(
         first,
         offsets[-1],
         watermark_s,
-        [part for user, name, step in seen for part in (user, session_of(name.decode()), step)],
+        Seen.of([part for user, name, step in seen for part in (user, session_of(name.decode()), step)]),
         [
-            CountPiece(begin, end, _flat_counts(counts))
+            CountPiece(begin, end, packed.pack(_flat_counts(counts)))
             for begin, end, counts in zip(offsets, offsets[1:], pieces, strict=False)
         ],
     )

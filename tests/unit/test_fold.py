@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotpath.events import EventClass
-from hotpath.views import fold, store
+from hotpath.views import fold, packed, store
 from hotpath.views.fold import fold_blocks, fold_counts, fold_seen
 from hotpath.views.slots import Slots
 from tests.support.blocks import NOON_US, Event, append_events, new_block
@@ -19,19 +19,35 @@ from tests.support.blocks import NOON_US, Event, append_events, new_block
 NOON_STEP = NOON_US // 10_000_000
 
 
-def seen_of(flat: list) -> dict[tuple[bytes, bytes], int]:
+def unpacked(strings: packed.Strings) -> list[bytes]:
+    return msgpack.unpackb(packed.array(len(strings), strings.part(0, len(strings))), raw=True)
+
+
+def flat_of(seen: fold.Seen) -> list:
+    """[user_id, session behind its length, step, ...]"""
+    columns = unpacked(seen.users), unpacked(seen.sessions), seen.steps.tolist()
+    return list(itertools.chain.from_iterable(zip(*columns, strict=True)))
+
+
+def seen_of(seen: fold.Seen) -> dict[tuple[bytes, bytes], int]:
     """(user_id, session_id) -> step."""
+    flat = flat_of(seen)
     assert all(session[0] == len(session) - 1 for session in flat[1::3])
     triples = [(user, s[1:], step) for user, s, step in zip(flat[::3], flat[1::3], flat[2::3], strict=True)]
-    seen = {(user, session): step for user, session, step in triples}
-    assert len(seen) == len(triples)
-    return seen
+    found = {(user, session): step for user, session, step in triples}
+    assert len(found) == len(triples)
+    return found
+
+
+def pages_of(piece: fold.CountPiece) -> list:
+    """[[step, [page_url, n, ...]], ...]"""
+    return msgpack.unpackb(piece.counts, raw=True)
 
 
 def counts_of(pieces: list[fold.CountPiece]) -> Counter:
     total: Counter = Counter()
     for piece in pieces:
-        for step, increments in piece.counts:
+        for step, increments in pages_of(piece):
             for page, count in zip(increments[::2], increments[1::2], strict=True):
                 total[step, page] += count
     return total
@@ -44,7 +60,7 @@ def check_chain(pieces: list[fold.CountPiece], first_offset: int, next_offset: i
         assert before.next_offset == after.first_offset
     for piece in pieces:
         assert piece.first_offset < piece.next_offset
-        assert sum(len(increments) // 2 for _, increments in piece.counts) <= fold.PAIRS_MAX
+        assert sum(len(increments) // 2 for _, increments in pages_of(piece)) <= fold.PAIRS_MAX
 
 
 event_fields = st.fixed_dictionaries(
@@ -110,7 +126,7 @@ def test_each_session_of_a_user_comes_once():
 
 def learn(slots: Slots, changes: fold.LogChanges) -> None:
     """Every session has a slot behind the others, and its user no other one."""
-    steps = changes.seen_steps
+    steps = changes.seen.steps
     places = slots.count + np.arange(steps.size)
     slots.learn(changes.session_hashes, steps, np.column_stack([places, places, steps]))
 
@@ -122,10 +138,10 @@ def test_sessions_whose_slots_are_known_are_not_named_and_page_views_count_all_t
     known = {0: Slots(), 1: Slots()}
     known[0].load("a ticket", 0, b"")
     first = fold_blocks([block], {0: 0, 1: 0}, known)
-    assert [len(changes.seen) for changes in first] == [15, 15]
+    assert [len(changes.seen) for changes in first] == [5, 5]
     learn(known[0], first[0])
     again = fold_blocks([block], {0: 0, 1: 0}, known)
-    assert [len(changes.seen) for changes in again] == [0, 15]
+    assert [len(changes.seen) for changes in again] == [0, 5]
     assert again[0].slots.size == 0
     assert [counts_of(a.pieces) for a in again] == [counts_of(f.pieces) for f in first]
     later = new_block()
@@ -138,10 +154,10 @@ def test_sessions_whose_slots_are_known_are_not_named_and_page_views_count_all_t
     append_events(later, events)
     (changes,) = fold_blocks([later], {0: 0}, known)
     assert seen_of(changes.seen) == {(b"u-4", b"another"): NOON_STEP + 1}
-    slot = int(known[0].of(first[0].session_hashes)[first[0].seen[::3].index(b"u-4")])
+    slot = int(known[0].of(first[0].session_hashes)[unpacked(first[0].seen.users).index(b"u-4")])
     assert (changes.slots.tolist(), changes.slot_steps.tolist()) == ([slot], [NOON_STEP + 1])
     known[0].clear()
-    assert len(fold_blocks([block], {0: 0}, known)[0].seen) == 15
+    assert len(fold_blocks([block], {0: 0}, known)[0].seen) == 5
 
 
 def test_more_pairs_than_a_piece_may_have_are_split_by_offset():
@@ -179,17 +195,17 @@ def test_a_bucket_counts_in_the_piece_that_holds_its_offsets():
         (500 * bucket, 500 * (bucket + 1)) for bucket in range(4)
     ]
     for bucket, piece in enumerate(pieces):
-        assert all(page.startswith(b"/%d-" % bucket) for page in piece.counts[0][1][::2])
+        assert all(page.startswith(b"/%d-" % bucket) for page in pages_of(piece)[0][1][::2])
 
 
 def test_rows_from_postgres_become_entries():
-    assert fold_seen([("u", "a", 1), ("ü", "b", 2)]) == [b"u", b"\1a", 1, "ü".encode(), b"\1b", 2]
+    assert flat_of(fold_seen([("u", "a", 1), ("ü", "b", 2)])) == [b"u", b"\1a", 1, "ü".encode(), b"\1b", 2]
 
 
 def test_entries_of_one_user_stand_in_rounds_behind_those_of_all():
     rows = [("u", "a", 1), ("u", "b", 2), ("v", "c", 3), ("u", "d", 4), ("v", "e", 5)]
-    assert fold_seen(rows)[0::3] == [b"u", b"v", b"u", b"v", b"u"]
-    assert fold_seen(rows)[2::3] == [1, 3, 2, 5, 4]
+    assert flat_of(fold_seen(rows))[0::3] == [b"u", b"v", b"u", b"v", b"u"]
+    assert flat_of(fold_seen(rows))[2::3] == [1, 3, 2, 5, 4]
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=40), st.integers(1, 7))
@@ -203,9 +219,9 @@ def test_no_script_is_told_a_user_twice(visits, entries_max):
     payloads = [msgpack.unpackb(command[5], raw=True) for command in commands]
     assert all(len(set(users)) == len(users) <= entries_max for _, _, users, _, _ in payloads)
     told = [pair for _, _, users, sessions, _ in payloads for pair in zip(users, sessions, strict=True)]
-    assert told == list(zip(seen[0::3], seen[1::3], strict=True))
+    assert told == list(zip(unpacked(seen.users), unpacked(seen.sessions), strict=True))
     # As few scripts as there can be: only who has several sessions needs more than one.
-    most = max(Counter(seen[0::3]).values(), default=0)
+    most = max(Counter(unpacked(seen.users)).values(), default=0)
     assert len(commands) < len(told) / entries_max + most + 1
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hotpath.views import keys, link, slots, store
 from hotpath.views.contents import sessions_of
-from hotpath.views.fold import CountPiece, LogChanges, session_of
+from hotpath.views.fold import CountPiece, LogChanges, Seen, session_of
 from hotpath.views.slots import Slots
 from hotpath.views.store import LogState, Outcome
 from tests.support import simulated
@@ -17,7 +17,7 @@ from tests.support import simulated
 PREFIX, LOG_ID, GENERATION = "v", 1, 1
 SLOTS_MAX = 7
 
-Seen = tuple[bytes, bytes, int]
+Visit = tuple[bytes, bytes, int]
 """user_id, session_id, step"""
 
 _seen = st.lists(
@@ -58,7 +58,7 @@ class Side:
         (reply,) = link.run(self.client, [store.slots_command(PREFIX, LOG_ID, GENERATION, SLOTS_MAX)])
         self.slots.load(reply[1].decode(), reply[2], reply[3])
 
-    def events(self, seen: list[Seen], lost: int) -> None:
+    def events(self, seen: list[Visit], lost: int) -> None:
         """Of the commands the one of number `lost` does not arrive; then all is brought in by name."""
         if self.slots.ticket is None:
             self.load()
@@ -73,14 +73,14 @@ class Side:
         replies = link.run(self.client, arriving)
         if len(arriving) == len(commands) and store.outcome_of(replies) is Outcome.APPLIED:
             self.slots.learn(
-                changes.session_hashes, changes.seen_steps, store.places_of(replies, changes.seen_steps)
+                changes.session_hashes, changes.seen.steps, store.places_of(replies, changes.seen.steps)
             )
             self._note(seen)
         else:
             self.slots.clear()
             self.named(seen)
 
-    def named(self, seen: list[Seen]) -> None:
+    def named(self, seen: list[Visit]) -> None:
         """By one who knows no slots."""
         commands = store.change_commands(PREFIX, GENERATION, self._changes(seen))
         assert store.outcome_of(link.run(self.client, commands)) is Outcome.APPLIED
@@ -97,7 +97,7 @@ class Side:
             kind = reply[1]
         self.newest = {pair: step for pair, step in self.newest.items() if step > self.floor}
 
-    def _changes(self, seen: list[Seen]) -> LogChanges:
+    def _changes(self, seen: list[Visit]) -> LogChanges:
         newest: dict[tuple[bytes, bytes], int] = {}
         for user, session, step in seen:
             newest[user, session] = max(step, newest.get((user, session), 0))
@@ -106,10 +106,9 @@ class Side:
         ]
         pieces = [CountPiece(self.applied, self.applied + 1)]
         hashes = np.array([hash(pair) for pair in newest], np.int64)
-        steps = np.array(list(newest.values()), np.int64)
-        return LogChanges(LOG_ID, self.applied, self.applied + 1, 0, flat, pieces, hashes, steps)
+        return LogChanges(LOG_ID, self.applied, self.applied + 1, 0, Seen.of(flat), pieces, hashes)
 
-    def _note(self, seen: list[Seen]) -> None:
+    def _note(self, seen: list[Visit]) -> None:
         self.applied = int(self._value("state")[b"applied"])
         for user, session, step in seen:
             if step > self.floor:
