@@ -2,6 +2,7 @@
 
     keys         names of the keys, and steps
     fold         rows to changes of the views: of a block, or of aggregates from Postgres
+    packed       columns to payloads of scripts
     slots        where Redis keeps last-seen steps: what a worker knows of that, to raise them without a name
     link         connections to Redis, and the scripts (`*.lua`) by name
     store        every write: changes applied exactly once, publishing, trimming, scrubbing, generations

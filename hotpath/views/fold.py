@@ -1,7 +1,7 @@
 """From rows to changes of the views: what one log's views must learn of a range of its offsets.
 
 Two sources, one shape: the accepted rows of committed blocks, and aggregates that Postgres made of the same
-rows. Work per event is vectorised; Python touches only distinct things.
+rows. Work per event is vectorised, and so is what is said of distinct things in blocks.
 
 Hashes stand for strings when rows are grouped (64 bits, salted per process: see shm/block.py); the strings
 are read for one row of each group.
