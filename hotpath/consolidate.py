@@ -109,6 +109,7 @@ class Consolidation:
     def _list_logs(self) -> dict[int, str]:
         logs = postgres.open_logs(self._connection)
         store.write_logs(self._client, self._prefix, logs)
+        self._refill.drop_retired()
         return logs
 
     def _fill(self, log_ids: list[int]) -> list[int]:

@@ -291,8 +291,13 @@ select brin_summarize_new_values(%(name)s::regclass);
 -- Every log that counts in the live views.
 select log_id, topic, partition from partition_state where retired_at is null order by log_id;
 
+-- name: retired_logs
+-- Every log that was given up.
+select log_id from partition_state where retired_at is not null order by log_id;
+
 -- name: log_positions
-select log_id, next_offset, epoch, watermark_s from partition_state where log_id = any(%(log_ids)s) order by log_id;
+select log_id, next_offset, epoch, watermark_s from partition_state
+where log_id = any(%(log_ids)s) and retired_at is null order by log_id;
 
 -- name: log_owners
 select log_id, epoch, owner from partition_state where log_id = any(%(log_ids)s) order by log_id;

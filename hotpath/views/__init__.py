@@ -7,7 +7,7 @@
     link         connections to Redis, and the scripts (`*.lua`) by name
     store        every write: changes applied exactly once, publishing, trimming, scrubbing, generations
     postgres     where Postgres has the logs
-    refill       changes read from Postgres: a gap of offsets, or all that the windows hold
+    refill       changes read from Postgres: a gap of offsets, or all that the windows hold; logs that leave the views
     rebuild      the latter: new generations, beside live writers and readers
     build        a new generation, loaded
     healer       a thread that brings logs back from Postgres

@@ -13,13 +13,15 @@ def expected_of(connection: psycopg.Connection, found: Found) -> Expected:
     """What must be there of a log that was read from Redis before; `connection` is one of `postgres.connect`.
 
     One snapshot, taken now: nothing that Redis held can be newer. Raises psycopg's errors, and Unavailable when
-    the log is gone.
+    the log no longer counts.
     """
     applied = found.before.applied if found.before else 0
     with connection.transaction():
         position = connection.execute(QUERIES["log_positions"], {"log_ids": [found.log_id]}).fetchone()
         if position is None:
-            raise Unavailable(f"{found.log} is no longer in partition_state")
+            raise Unavailable(
+                f"{found.log} no longer counts: it was given up, or is gone from partition_state"
+            )
         _, next_offset, _, watermark_s = position
         expected = Expected(applied, next_offset, watermark_s)
         if found.after is not None:

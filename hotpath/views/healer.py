@@ -3,7 +3,8 @@
 It owns a Postgres and a Redis connection and, unless told to work in its caller, a thread. Others only talk to it by
 `ask`, `healed`, `open_logs` and `check`. Each round it reads the list of open logs, makes it the list in Redis,
 and serves the requests: filling gaps first, as they are quick, then one rebuild for all that need one, because
-they share the scan of the windows.
+they share the scan of the windows. In its first round, and whenever that list was another one, it deletes the keys of
+logs that were given up: nobody reads, trims or scrubs them any more.
 
 A round that fails because a server is away is tried again; being fenced is not, and is raised by `check`.
 """
@@ -46,6 +47,7 @@ class Healer:
         self._clock_us = clock_us
         self._log_ids = log_ids
         self._tidy = False
+        self._retired_dropped = False
         self._settings = settings
         self._background = background
         self._client = link.connect(settings.redis_url, settings.redis_timeout_s)
@@ -141,10 +143,13 @@ class Healer:
             postgres.limit_idle(self._connection)
         views = Refill(self._settings, self._client, self._connection)
         self.open_logs = postgres.open_logs(self._connection)
-        store.write_logs(self._client, self._settings.redis_prefix, self.open_logs)
+        if store.write_logs(self._client, self._settings.redis_prefix, self.open_logs):
+            self._retired_dropped = False
         if not self._tidy:
             views.tidy(self._log_ids)
             self._tidy = True
+        if not self._retired_dropped:
+            self._retired_dropped = views.drop_retired()
         with self._lock:
             wanted, as_of_us = dict(self._requests), self._as_of_us
         if not wanted:

@@ -57,14 +57,19 @@ def open_logs(connection: psycopg.Connection) -> dict[int, str]:
     return {row[0]: f"{row[1]}/{row[2]}" for row in connection.execute(QUERIES["open_logs"])}
 
 
+def retired_logs(connection: psycopg.Connection) -> list[int]:
+    """Every log that was given up."""
+    return [log_id for (log_id,) in connection.execute(QUERIES["retired_logs"])]
+
+
 def positions(connection: psycopg.Connection, requests: Iterable[Request]) -> dict[int, Position]:
-    """Where Postgres has the logs. Raises Fenced when one has another epoch than expected, or is gone."""
+    """Where Postgres has the logs. Raises Fenced when one has another epoch than expected, or no longer counts."""
     expected = {request.log_id: request.epoch for request in requests}
     rows = connection.execute(QUERIES["log_positions"], {"log_ids": list(expected)})
     found = {row[0]: Position(*row) for row in rows}
     for log_id, epoch in expected.items():
         if log_id not in found:
-            raise Fenced(f"log {log_id} is no longer in partition_state")
+            raise Fenced(f"log {log_id} no longer counts: it was given up, or is gone from partition_state")
         if epoch is not None and found[log_id].epoch != epoch:
             raise Fenced(
                 f"log {log_id} has epoch {found[log_id].epoch} in Postgres, not {epoch}: another worker took it over"

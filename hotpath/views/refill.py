@@ -4,6 +4,7 @@ Postgres is the truth, Redis a view of it. Both ways read one consistent snapsho
 reaches (`next_offset`), check the epoch there, and leave the old numbers readable until the new ones stand.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 
 import psycopg
@@ -12,12 +13,14 @@ import redis
 from hotpath.events import STEP_S
 from hotpath.settings import Settings
 from hotpath.sql import QUERIES
-from hotpath.views import fold, store
+from hotpath.views import fold, postgres, store
 from hotpath.views.fold import PAIRS_MAX, LogChanges
 from hotpath.views.link import run, state_script
 from hotpath.views.postgres import Position, Request
 from hotpath.views.rebuild import Progress, Rebuilder, first_second
 from hotpath.views.store import LogState, Outcome
+
+log = logging.getLogger(__name__)
 
 SUMMARIZE_OFFSETS = 5_000
 """A gap from which on it pays to summarise the index first; summarising costs less than 1 µs a row, once."""
@@ -114,3 +117,20 @@ class Refill:
         """Delete what unfinished rebuilds of the logs have left behind."""
         with self._rebuilder.locked(log_ids) as locked:
             self._rebuilder.drop(locked)
+
+    def drop_retired(self) -> bool:
+        """Delete all keys of logs that were given up; whether none are left.
+
+        Under their locks, so that nobody begins a generation meanwhile: who wants to afterwards is fenced.
+        """
+        left = store.logs_left(self._client, self._prefix, postgres.retired_logs(self._connection))
+        if not left:
+            return True
+        with self._rebuilder.locked(left) as locked:
+            # Read again under the locks: a worker may have found a log's incarnation again.
+            retired = set(postgres.retired_logs(self._connection))
+            for log_id in locked:
+                if log_id in retired:
+                    log.info("deleting the live views of log %d, which was given up", log_id)
+                    store.drop_all(self._client, self._prefix, log_id)
+        return len(locked) == len(left)

@@ -327,14 +327,41 @@ def drop_others(client: redis.Redis, prefix: str, log_id: int) -> None:
         while reply == [b"OK", b"1"]:
             (reply,) = run(client, [script("drop", prefix, log_id, generation, [DROP_KEYS])])
         if isinstance(reply, ResponseError) or reply[0] == b"BROKEN":
-            _drop_by_scan(client, prefix, log_id, generation)
+            _drop_by_scan(client, prefix, log_id, str(generation))
         elif reply[0] == b"MOVED":
             continue  # it went live meanwhile
         client.srem(known, generation)
 
 
-def _drop_by_scan(client: redis.Redis, prefix: str, log_id: int, generation: int) -> None:
-    """Delete a generation whose own lists are lost: finds its keys among all, a piece at a time."""
+def drop_all(client: redis.Redis, prefix: str, log_id: int) -> None:
+    """Delete every key of a log, its live generation first of all: from then on no script writes to that.
+
+    What still names the others goes last, so that a second call goes on where a first one broke off.
+    """
+    current, known = keys.current(prefix, log_id), keys.generations(prefix, log_id)
+    live = live_generation(client, prefix, log_id)
+    if client.type(known) == b"set":
+        if live:
+            client.sadd(known, live)
+        client.unlink(current)
+        drop_others(client, prefix, log_id)
+    else:
+        client.set(known, b"lost")
+        client.unlink(current)
+        _drop_by_scan(client, prefix, log_id, "*")
+        client.unlink(known)
+
+
+def logs_left(client: redis.Redis, prefix: str, log_ids: list[int]) -> list[int]:
+    """Those of the logs that have keys, as `drop_all` leaves none."""
+    with client.pipeline(transaction=False) as pipeline:
+        for log_id in log_ids:
+            pipeline.exists(keys.current(prefix, log_id), keys.generations(prefix, log_id))
+        return [log_id for log_id, found in zip(log_ids, pipeline.execute(), strict=True) if found]
+
+
+def _drop_by_scan(client: redis.Redis, prefix: str, log_id: int, generation: str) -> None:
+    """Delete a generation ('*': all) whose own lists are lost: finds its keys among all, a piece at a time."""
     cursor = 0
     pattern = keys.part(prefix, log_id, generation, "*")
     while True:
@@ -345,14 +372,15 @@ def _drop_by_scan(client: redis.Redis, prefix: str, log_id: int, generation: int
             return
 
 
-def write_logs(client: redis.Redis, prefix: str, logs: dict[int, str]) -> None:
-    """Make `logs` (log_id -> topic/partition) the complete list of logs that count."""
+def write_logs(client: redis.Redis, prefix: str, logs: dict[int, str]) -> bool:
+    """Make `logs` (log_id -> topic/partition) the complete list of logs that count; whether it was another one."""
     name = keys.logs(prefix)
     wanted = {str(log_id).encode(): text.encode() for log_id, text in logs.items()}
     if client.type(name) == b"hash" and client.hgetall(name) == wanted:
-        return
+        return False
     with client.pipeline(transaction=True) as pipeline:
         pipeline.delete(name)
         if wanted:
             pipeline.hset(name, mapping=wanted)
         pipeline.execute()
+    return True

@@ -442,6 +442,17 @@ def test_gaps_are_filled_rather_than_rebuilt(world, impatient, capsys):
     assert "0 logs rebuilt" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [(), ("--rebuild",)], ids=str)
+def test_keys_of_logs_that_were_given_up_are_dropped(world, impatient, flags):
+    world.redis.set(name_of(world, "users", 1), b"not what it was")
+    world.postgres.execute(
+        "update partition_state set retired_at = now() where log_id = %s", [world.log_ids[1]]
+    )
+    assert "keys" in {difference.view for difference in differences(world)}
+    consolidate_run(world, *flags)
+    assert differences(world) == []
+
+
 def test_rebuilding_and_checking_at_once_is_refused(world):
     with pytest.raises(consolidate.ConfigError, match="--check changes nothing and --rebuild does"):
         consolidate_run(world, "--check", "--rebuild")

@@ -376,6 +376,11 @@ def open_logs(session: Session, text: str, p: None) -> list[tuple]:
 
 
 @query
+def retired_logs(session: Session, text: str, p: None) -> list[tuple]:
+    return []  # no topic is made anew here
+
+
+@query
 def log_positions(session: Session, text: str, p: dict) -> list[tuple]:
     rows = session.logs()
     found = [rows[log_id] for log_id in sorted(p["log_ids"]) if log_id in rows]

@@ -276,6 +276,7 @@ _writing = [
 _reading = [
     _operation("bot_counts", READS, _bot_counts, _pairs, st.integers(0, 2)),
     _operation("open_logs", ANYWHERE, _alone("open_logs")),
+    _operation("retired_logs", ANYWHERE, _alone("retired_logs")),
     _operation("least_watermark", ANYWHERE, _alone("least_watermark")),
     _operation("log_positions", ANYWHERE, _of_logs("log_positions"), _some_logs),
     _operation("summarizable_indexes", ANYWHERE, _summarizable),
