@@ -245,7 +245,7 @@ MUTANTS = (
         lambda: in_script("touch", "if live_now ~= generation then return { 'MOVED', live_now } end", ""),
         lambda: in_script("apply", "if live ~= generation then return { 'MOVED', live } end", ""),
         lambda: in_script("raise", "if live ~= ARGV[1] then return { 'MOVED', live } end", "live = ARGV[1]"),
-        first=1_500,
+        first=2_750,
     ),
     _mutant(
         "remembered-too-late",
@@ -259,7 +259,7 @@ MUTANTS = (
         lambda: in_script(
             "touch", "if before ~= '' and before ~= state[3] then return { 'TORN', '' } end", ""
         ),
-        first=2_000,
+        first=2_600,
     ),
     _mutant(
         "freed-slots-kept",
