@@ -231,7 +231,7 @@ MUTANTS = (
         "two rebuild a log at once, and the later one goes live whatever went live meanwhile",
         lambda: in_script("switch", "if live ~= old then return { 'MOVED', live } end", ""),
         lambda: in_code(rebuild.Rebuilder, "locked", (".fetchone()[0]]", ".fetchone()]")),
-        first=1_150,
+        first=5_900,
     ),
     _mutant(
         "lock-kept-for-ever",
