@@ -12,6 +12,7 @@ from hotpath.logs import LogReport
 from hotpath.settings import PipelineSettings
 from hotpath.workers import logs
 from hotpath.workers.postgres_sink import PostgresSink
+from tests.support.pipeline import wait_until
 from tests.support.stored import RULES, rows, take
 
 
@@ -46,6 +47,12 @@ def reports(operator: psycopg.Connection, low: int, high: int, topic_id: str = "
     return [LogReport(*row, *((low, high) if row[1] == topic_id else (None, None))) for row in found]
 
 
+def leave(sink: PostgresSink, operator: psycopg.Connection) -> None:
+    """Close it; its server process ends a moment later, and owns the logs until then."""
+    sink.close()
+    wait_until(lambda: not any(report.held for report in reports(operator, 0, 50)), "nobody holds a log")
+
+
 def test_a_worker_that_starts_again_takes_its_logs_from_its_own_supervisor_only(database, open_sink):
     claim(open_sink(), "machine/a/1")
     assert [handle.epoch for handle in claim(open_sink(), "machine/a/2", "machine/a/")] == [3, 3]
@@ -70,7 +77,7 @@ def test_a_loss_is_recorded_where_that_is_set(database, open_sink):
 def test_skip_enters_what_retention_took_and_leaves_the_other_logs(database, open_sink, operator):
     sink = open_sink()
     first, second = claim(sink, "machine/a/1")
-    sink.close()
+    leave(sink, operator)
     found = reports(operator, 7, 50)
     operator.execute("update partition_state set next_offset = 20 where log_id = %s", [second.log_id])
     found = reports(operator, 7, 50)
@@ -83,7 +90,7 @@ def test_skip_enters_what_retention_took_and_leaves_the_other_logs(database, ope
 def test_retire_gives_other_incarnations_up_and_can_be_undone(open_sink, operator):
     sink = open_sink()
     claim(sink, "machine/a/1")
-    sink.close()
+    leave(sink, operator)
     found = reports(operator, 0, 50, "id-2")
     assert {report.state for report in found} == {"other incarnation"}
     assert command.retire(operator, "events", "id-2", found) == 2
