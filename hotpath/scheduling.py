@@ -2,7 +2,7 @@
 
 A core that several busy processes share is handed on about once a millisecond, and whenever one of them wakes up; what
 the one before had in the caches is lost by then. On two cores with Kafka, Postgres and Redis beside them, workers in
-slices of 20 ms take a sixth less CPU an event when they alone ask for it, a fifth less when the servers do, too. Cores
+slices of 20 ms take a tenth less CPU an event when they alone ask for it, a sixth less when the servers do, too. Cores
 that nobody shares notice nothing.
 """
 

@@ -1,6 +1,7 @@
 """Logs that were given up, on real servers: their keys go, whatever those are like and whoever still writes."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 import redis
@@ -38,15 +39,16 @@ def keys_of(world: World, log_id: int) -> list[bytes]:
     return sorted(world.redis.scan_iter(f"hotpath:{{{log_id}}}:*"))
 
 
-def rounds(world: World, count: int = 1) -> None:
-    """Rounds of a healer that has just been started, as with a worker of the topic's new incarnation."""
-    healer = Healer(world.settings, world.log_ids[:1], background=False)
-    try:
-        for _ in range(count):
-            healer.look()
-            healer.check()
-    finally:
-        healer.close()
+def started(world: World) -> Healer:
+    """A healer that has just been started, as with a worker of the topic's new incarnation."""
+    return Healer(world.settings, world.log_ids[:1], background=False)
+
+
+def one_round(world: World) -> None:
+    """One round of such a healer."""
+    with closing(started(world)) as healer:
+        healer.look()
+        healer.check()
 
 
 def another_generation(world: World, log_id: int) -> None:
@@ -113,23 +115,20 @@ def test_all_keys_of_a_log_that_was_given_up_go_and_the_other_logs_stay(world, s
     another_generation(world, log_id)
     spoil(world, log_id)
     kept = keys_of(world, world.log_ids[0])
-    rounds(world)
+    one_round(world)
     assert keys_of(world, log_id) == []
     assert keys_of(world, world.log_ids[0]) == kept
     assert differences(world) == []
 
 
 def test_a_healer_that_runs_already_drops_them_once_the_list_of_logs_changes(world):
-    healer = Healer(world.settings, world.log_ids[:1], background=False)
-    try:
+    with closing(started(world)) as healer:
         healer.look()
         log_id = retire(world)
         assert keys_of(world, log_id)
         healer.look()
         healer.check()
         assert keys_of(world, log_id) == []
-    finally:
-        healer.close()
 
 
 @pytest.mark.parametrize(
@@ -156,26 +155,22 @@ def test_a_drop_that_broke_off_is_gone_on_with(world, monkeypatch, lists_lost, c
         with pytest.raises(redis.ConnectionError, match="cut off"):
             store.drop_all(world.redis, "hotpath", log_id)
     assert keys_of(world, log_id)
-    rounds(world)
+    one_round(world)
     assert keys_of(world, log_id) == []
 
 
 def test_nothing_is_asked_for_again_when_nothing_is_left(world, monkeypatch):
     retire(world)
-    healer = Healer(world.settings, world.log_ids[:1], background=False)
-    try:
+    with closing(started(world)) as healer:
         healer.look()
         monkeypatch.setattr(store, "logs_left", lambda *_: pytest.fail("it looks again"))
         healer.look()
         healer.check()
-    finally:
-        healer.close()
 
 
 def test_a_log_that_is_being_rebuilt_is_dropped_once_that_has_ended(world):
     log_id = retire(world)
-    healer = Healer(world.settings, world.log_ids[:1], background=False)
-    try:
+    with closing(started(world)) as healer:
         with (
             postgres.connect(world.settings.postgres_dsn, "test") as connection,
             Rebuilder(world.settings, world.redis, connection).locked([log_id]),
@@ -185,8 +180,6 @@ def test_a_log_that_is_being_rebuilt_is_dropped_once_that_has_ended(world):
         healer.look()
         healer.check()
         assert keys_of(world, log_id) == []
-    finally:
-        healer.close()
 
 
 def test_a_worker_that_still_writes_to_it_leaves_nothing(world):
@@ -197,7 +190,7 @@ def test_a_worker_that_still_writes_to_it_leaves_nothing(world):
         views = Refill(world.settings, world.redis, connection)
         before = views.states([log_id])[log_id]
         retire(world)
-        rounds(world)
+        one_round(world)
         world.commit(simple(world, 100))
         (reply,) = run(world.redis, [store.publish_command("hotpath", log_id, state, NOON_US, 1)])
         assert reply[0] == b"MOVED"
@@ -226,7 +219,7 @@ def test_a_log_that_was_found_again_is_not_dropped(world, monkeypatch):
 
 def test_a_log_that_comes_back_after_its_keys_were_dropped_is_rebuilt(world):
     retire(world)
-    rounds(world)
+    one_round(world)
     world.postgres.execute("update partition_state set retired_at = null")
     world.run(simple(world, 50, NOON_US), NOON_US)
     assert differences(world) == []
